@@ -1,0 +1,75 @@
+"""Catalog a growing archive of documents, sync the catalog, and keep each client's own state beside it.
+
+from mmmeta_core import mmmeta
+
+m = mmmeta("./client", remote="s3://bucket/archive")
+m.pull()
+m.update()
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmmeta_core.errors import (
+        CatalogError,
+        ColumnError,
+        ConfigError,
+        ConflictError,
+        DocumentError,
+        LogError,
+        MmmetaError,
+        ReadOnlyColumnError,
+        RefusedError,
+        RemoteDeniedError,
+        RemoteError,
+        RemoteNotFoundError,
+        RemoteUnreachableError,
+        StoreError,
+        StoreKeyError,
+    )
+    from mmmeta_core.metadir import Insight, Metadir, SyncResult
+    from mmmeta_core.metadir import Metadir as mmmeta  # noqa: N813 - the name that scripts have always used
+    from mmmeta_core.types import never
+
+__version__ = "0.5.0"
+
+__all__ = [
+    "CatalogError",
+    "ColumnError",
+    "ConfigError",
+    "ConflictError",
+    "DocumentError",
+    "Insight",
+    "LogError",
+    "Metadir",
+    "MmmetaError",
+    "ReadOnlyColumnError",
+    "RefusedError",
+    "RemoteDeniedError",
+    "RemoteError",
+    "RemoteNotFoundError",
+    "RemoteUnreachableError",
+    "StoreError",
+    "StoreKeyError",
+    "SyncResult",
+    "mmmeta",
+    "never",
+]
+
+_METADIR = {"Insight", "Metadir", "SyncResult"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for, so that the command line can print its help without loading YAML and SQL.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "mmmeta":
+        return import_module("mmmeta_core.metadir").Metadir
+    if name == "never":
+        return import_module("mmmeta_core.types").never
+    return getattr(import_module(f"mmmeta_core.{'metadir' if name in _METADIR else 'errors'}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,5 @@
+"""`python -m mmmeta_core` is `mmmeta`."""
+
+from mmmeta_core.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""Files that appear whole or not at all: written beside their place, flushed to disk, then renamed.
+
+A process that is killed leaves at most a file whose name begins with `.tmp-`. Nothing ever reads, lists or
+publishes such a name, and it may be deleted whenever no process is running.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TEMPORARY: Final = ".tmp-"
+"""What the names of unfinished files begin with."""
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """Give a path in `folder` that no file has, and remove what is still there on leaving.
+
+    The caller writes, fsyncs and renames the file; being in the same folder, the rename is atomic.
+    """
+    draft = folder / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace or create `path`, durably: a reader sees the old bytes or all of the new ones.
+
+    Raises OSError, and then `path` is what it was. The folder must exist.
+    """
+    with temporary(path.parent) as draft:
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` (a rename, link or removal just done there) survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network and FUSE file systems can't flush a folder; there is nothing more to be done there.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Make what was written to `path` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

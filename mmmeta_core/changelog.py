@@ -1,0 +1,248 @@
+"""The change log: what each publish changed, in numbered segments that never change again.
+
+A segment is gzipped JSON lines: a header, one line a document, and an end line that counts them::
+
+    {"format": 1, "archive": …, "revision": 7, "commit": …, "previous": <sha256 of segment 6>, "at": …, "by": …, "unique": …,
+     "log_bytes": <bytes of segments 1 to 6>, "columns": {"title": "text"}, "store": {"remote_last_updated": …},
+     "config": "…"}
+    {"key": "5f1c…", "set": {"title": "Contract 7", "__meta_last_updated": …}}
+    {"end": 1}
+
+`set` holds the columns that changed, null for those that were emptied; `columns` and `store` those that are new or
+changed with this revision; `config` the text of `config.yml` when it changed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from mmmeta_core.database.catalog import Catalog, Position
+from mmmeta_core.database.columns import column_name
+from mmmeta_core.errors import LogError
+from mmmeta_core.types import KINDS, Key, Kind, Misfit, is_key
+
+FORMAT: Final = 1
+FOLDER: Final = "log"
+_LINE_LIMIT: Final = 64 * 1024 * 1024
+_LEVEL: Final = 6
+_UNREADABLE: Final = (OSError, EOFError, zlib.error, ValueError)
+
+
+def segment_name(revision: int) -> str:
+    """Return a segment's name below the metadir. Text order is the order of revisions."""
+    return f"{FOLDER}/{revision:020d}.jsonl.gz"
+
+
+def segment_revision(name: str) -> int | None:
+    """Return the revision of a segment's file name, None for other files."""
+    stem = name.rsplit("/", 1)[-1].removesuffix(".jsonl.gz")
+    return int(stem) if len(stem) == 20 and stem.isdecimal() and name.endswith(".jsonl.gz") else None
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a segment."""
+
+    archive: str
+    revision: int
+    commit: str
+    previous: str
+    at: str
+    unique: str
+    log_bytes: int
+    columns: Mapping[str, Kind] = field(default_factory=dict)
+    store: Mapping[str, str | None] = field(default_factory=dict)
+    config: str | None = None
+    by: str = ""
+
+    def to_json(self) -> bytes:
+        """Return the line."""
+        line = {"format": FORMAT, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+        return orjson.dumps({name: value for name, value in line.items() if value is not None})
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Header:
+        """Read the line. Raises ValueError with the reason."""
+        values = orjson.loads(line)
+        if not isinstance(values, dict):
+            raise ValueError("its first line is not a header")
+        written = values.pop("format", None)
+        if isinstance(written, int) and written > FORMAT:
+            raise ValueError(
+                f"it has format {written}, this mmmeta reads up to {FORMAT}: install a newer mmmeta"
+            )
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        for name, kinds in _HEADER_TYPES.items():
+            if name in known and not isinstance(known[name], kinds):
+                raise ValueError(f"its header has a wrong {name!r}")
+        for name, kind in known.get("columns", {}).items():
+            if kind not in KINDS or column_name(name) != name:
+                raise ValueError(
+                    f"its header declares a column that can't be: {name!r:.80} of kind {kind!r:.20}"
+                )
+        try:
+            return cls(**known)
+        except TypeError:
+            raise ValueError("its header is not complete") from None
+
+
+_HEADER_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "archive": str,
+    "revision": int,
+    "commit": str,
+    "previous": str,
+    "at": str,
+    "unique": str,
+    "log_bytes": int,
+    "columns": dict,
+    "store": dict,
+    "config": str,
+    "by": str,
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A segment that lies in a local file, ready to be committed."""
+
+    path: Path
+    header: Header
+    documents: int
+    size: int
+    digest: str
+
+    @property
+    def position(self) -> Position:
+        """Return where a catalog is that has this segment."""
+        return position_after(self.header, self.size, self.digest)
+
+
+def position_after(header: Header, size: int, digest: str) -> Position:
+    """Return where a catalog is that has the segment of this header."""
+    return Position(header.archive, header.revision, digest, header.log_bytes + size)
+
+
+def write_segment(path: Path, header: Header, deltas: Iterable[tuple[Key, Mapping[str, Any]]]) -> Written:
+    """Write a segment to the new file `path`, streaming. The same input gives the same bytes."""
+    documents = 0
+    with path.open("xb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed:
+        packed.write(header.to_json() + b"\n")
+        for key, values in deltas:
+            packed.write(orjson.dumps({"key": key, "set": values}) + b"\n")
+            documents += 1
+        packed.write(orjson.dumps({"end": documents}) + b"\n")
+    return Written(path, header, documents, path.stat().st_size, digest_of(path))
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def open_segment(path: Path, name: str) -> Iterator[tuple[Header, Iterator[tuple[Key, Mapping[str, Any]]]]]:
+    """Open the segment in the file `path`: its header, and its documents as a stream.
+
+    `name` is what errors call it. Both the header and the stream raise `LogError` for a segment that is damaged,
+    cut off, or of a newer format.
+    """
+    with gzip.open(path, "rb") as file:
+        try:
+            header = Header.from_json(_line(file))
+        except _UNREADABLE as error:
+            raise _damaged(name, str(error)) from error
+        yield header, _records(file, name)
+
+
+def _damaged(name: str, reason: str) -> LogError:
+    return LogError(
+        f"segment {name} can't be read: {reason}; nothing was changed. Restore it from a backup of the archive"
+    )
+
+
+def _line(file: gzip.GzipFile) -> bytes:
+    line = file.readline(_LINE_LIMIT)
+    if not line.endswith(b"\n"):
+        raise ValueError("it ends too early" if len(line) < _LINE_LIMIT else "a line is too long")
+    return line
+
+
+def _records(file: gzip.GzipFile, name: str) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+    count = 0
+    try:
+        while True:
+            record = orjson.loads(_line(file))
+            if "end" in record:
+                break
+            key, values = record["key"], record["set"]
+            if not is_key(key) or not isinstance(values, dict):
+                raise ValueError(f"line {count + 2} is not a document")
+            count += 1
+            yield key, values
+        if record["end"] != count or file.read(1):
+            raise ValueError("its end line does not match")
+    except (*_UNREADABLE, KeyError, TypeError) as error:
+        raise _damaged(name, str(error)) from error
+
+
+def check_follows(header: Header, position: Position, name: str) -> None:
+    """Raise `LogError` unless the segment is the next one of this very archive's history."""
+    if position.archive is not None and header.archive != position.archive:
+        raise LogError(
+            f"segment {name} belongs to another archive than this metadir: was the remote started anew? "
+            "Move meta.db away and pull again (state is kept), or use another path"
+        )
+    if header.revision != position.revision + 1:
+        raise LogError(f"segment {name} says revision {header.revision}, expected {position.revision + 1}")
+    if header.previous != position.digest:
+        raise LogError(
+            f"segment {name} does not follow the history that this metadir has: an earlier segment was replaced. "
+            "Move meta.db away and pull again (state is kept)"
+        )
+
+
+def replay_segment(catalog: Catalog, path: Path, name: str) -> int:
+    """Apply the segment in the file `path` to the catalog: all of it, or nothing and a `LogError`.
+
+    Returns the number of documents.
+    """
+    with open_segment(path, name) as (header, records):
+        position = catalog.position
+        check_follows(header, position, name)
+        if header.unique != catalog.unique:
+            raise LogError(
+                f"segment {name} is keyed by {header.unique!r}, this catalog by {catalog.unique!r}"
+            )
+        after = position_after(header, path.stat().st_size, digest_of(path))
+        try:
+            return catalog.apply(after, header.columns, records, header.store)
+        except Misfit as misfit:
+            raise _damaged(name, str(misfit)) from misfit
+
+
+def replay_folder(catalog: Catalog, metadir: Path) -> int:
+    """Apply the segments in `metadir/log` that are newer than the catalog; returns how many.
+
+    For metadirs that another tool copied here. Raises `LogError` for a gap.
+    """
+    folder = metadir / FOLDER
+    revisions = [segment_revision(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+    newest = max((revision for revision in revisions if revision), default=0)
+    applied = 0
+    for revision in range(catalog.position.revision + 1, newest + 1):
+        path = metadir / segment_name(revision)
+        if not path.is_file():
+            raise LogError(f"segment {path} is missing; nothing after it was applied. Copy the metadir again")
+        replay_segment(catalog, path, str(path))
+        applied += 1
+    return applied

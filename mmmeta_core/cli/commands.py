@@ -1,0 +1,230 @@
+"""The commands of `mmmeta`. Each one calls one method of `Metadir` and prints what it returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mmmeta_core import __version__
+from mmmeta_core.cli.session import Commands, Session, configure_logging
+
+_EPILOG = """Exit codes: 0 done (documents that can't be taken are counted as invalid), 1 not done and one sentence says why,
+2 wrong usage, 130 interrupted. Results go to stdout, the log to stderr."""
+
+pass_session = click.make_pass_decorator(Session)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--metadir", envvar="MMMETA", show_envvar=True, help="Folder that holds _mmmeta. [default: .]")
+@click.option(
+    "--files-root",
+    envvar="MMMETA_FILES_ROOT",
+    show_envvar=True,
+    help="Folder of the metadata files. [default: metadir]",
+)
+@click.option(
+    "--remote", envvar="MMMETA_REMOTE", show_envvar=True, help="The archive: a folder or s3://bucket/prefix."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="What to log to stderr.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Log errors only.")
+@click.version_option(__version__, prog_name="mmmeta")
+@click.pass_context
+def cli(
+    context: click.Context,
+    metadir: str | None,
+    files_root: str | None,
+    remote: str | None,
+    log_level: str,
+    quiet: bool,
+) -> None:
+    """Keep a catalog of an archive's documents, sync it, and query it with your own state beside it."""
+    configure_logging("error" if quiet else log_level)
+    context.obj = Session(metadir, files_root, remote)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="mmmeta")
+
+
+@cli.command()
+@click.option("--ensure", is_flag=True, help="Soft-delete documents whose metadata file is gone.")
+@click.option(
+    "--ensure-files", is_flag=True, help="Soft-delete documents whose own file is gone; restore those back."
+)
+@click.option("--no-meta", is_flag=True, help="There are no metadata files: catalog the files themselves.")
+@click.option("--replace", is_flag=True, help="Start over: the catalog is to hold what is on disk now.")
+@click.option("--force", is_flag=True, help="Delete even more than half of the archive.")
+@json_option
+@pass_session
+def generate(session: Session, as_json: bool, **options: bool) -> None:
+    """Take new and changed metadata files into the catalog."""
+    from mmmeta_core.cli.printing import echo_result
+
+    with session.open() as metadir:
+        result = metadir.generate(**options)  # type: ignore[arg-type]
+        echo_result(result, as_json=as_json)
+        if result.invalid and not as_json:
+            click.echo(f"{result.invalid} files can't be taken: mmmeta inspect --invalid", err=True)
+
+
+def _verb(name: str, summary: str) -> None:
+    @cli.command(name, help=summary)
+    @json_option
+    @pass_session
+    def run(session: Session, as_json: bool) -> None:
+        from mmmeta_core.cli.printing import echo_result
+
+        with session.open() as metadir:
+            echo_result(getattr(metadir, name)(), as_json=as_json)
+
+
+_verb("update", "Merge what is new in the catalog into the documents that find shows.")
+_verb("pull", "Bring the catalog to the remote's newest revision.")
+_verb("push", "Publish what waits here as a new revision.")
+_verb("sync", "Pull; generate and push where this is a publisher; update.")
+
+
+@cli.command()
+@click.option("--invalid", is_flag=True, help="List the metadata files that can't be taken, with the reason.")
+@json_option
+@pass_session
+def inspect(session: Session, invalid: bool, as_json: bool) -> None:
+    """Tell where this metadir stands."""
+    from mmmeta_core.cli.printing import echo_json, echo_rows, plain, text
+
+    with session.open() as metadir:
+        if invalid:
+            rows = [{"path": path, "reason": reason} for path, reason in metadir.invalid()]
+            echo_rows(rows, ["path", "reason"], how="json" if as_json else "table")
+            return
+        insight, store = plain(metadir.inspect()), dict(metadir.store.items())
+        if as_json:
+            echo_json({**insight, "store": store})
+            return
+        columns = insight.pop("columns")
+        for name, value in insight.items():
+            click.echo(f"{name}: {text(value)}")
+        click.echo(f"columns: {', '.join(f'{column} ({kind})' for column, kind in columns.items())}")
+        for key, value in store.items():
+            click.echo(f"store {key}: {text(value)}")
+
+
+@cli.command(
+    epilog="Filters: document_type=contract  imported=false  'retrieved_at>=2021-05-01'  'title~%tax%'  type=a,b  title!=null"
+)
+@click.argument("filters", nargs=-1)
+@click.option("--columns", help="Only these, with commas between them.")
+@click.option("--limit", type=click.IntRange(min=0), help="At most this many.")
+@click.option("--order-by", help="A column; -column for the other way round.")
+@click.option("--deleted", is_flag=True, help="Those that the publisher deleted.")
+@click.option("--json", "how", flag_value="json", help="Print JSON lines.")
+@click.option("--csv", "how", flag_value="csv", help="Print CSV with a header.")
+@click.option("--table", "how", flag_value="table", default="table", help="Print a table. [default]")
+@pass_session
+def find(
+    session: Session,
+    filters: tuple[str, ...],
+    columns: str | None,
+    limit: int | None,
+    order_by: str | None,
+    deleted: bool,
+    how: str,
+) -> None:
+    """Print the documents that match all FILTERS."""
+    from mmmeta_core.cli.filters import parse_filters
+    from mmmeta_core.cli.printing import echo_rows
+
+    with session.open() as metadir:
+        metadir.inspect()  # says so where there is no metadir
+        arguments: dict[str, Any] = parse_filters(filters, metadir.state.kinds())
+        if limit is not None:
+            arguments["_limit"] = limit
+        if order_by:
+            arguments["order_by"] = order_by
+        shown = (
+            columns.split(",") if columns else [c for c in metadir.files.columns if not c.startswith("__")]
+        )
+        echo_rows(metadir.files.find(deleted=deleted, **arguments), shown, how=how)
+
+
+@cli.command()
+@click.argument("dest", type=click.Path(file_okay=False))
+@click.argument("filters", nargs=-1)
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Transfers at once."
+)
+@json_option
+@pass_session
+def download(session: Session, dest: str, filters: tuple[str, ...], workers: int, as_json: bool) -> None:
+    """Fetch the matching documents that were not downloaded yet into DEST."""
+    from mmmeta_core.cli.filters import parse_filters
+    from mmmeta_core.cli.printing import echo_result
+
+    with session.open() as metadir:
+        arguments = parse_filters(filters, metadir.state.kinds())
+        echo_result(metadir.download(dest, workers=workers, **arguments), as_json=as_json)
+
+
+@cli.group(cls=Commands)
+def store() -> None:
+    """Read and write the typed key-value store."""
+
+
+@store.command("get")
+@click.argument("key")
+@json_option
+@pass_session
+def store_get(session: Session, key: str, as_json: bool) -> None:
+    """Print the value of KEY."""
+    from mmmeta_core.cli.printing import echo_json
+
+    with session.open() as metadir:
+        if as_json:
+            echo_json(metadir.store[key])
+        else:
+            click.echo(metadir.store.text(key).rstrip("\n"))
+
+
+@store.command("set")
+@click.argument("key")
+@click.argument("value")
+@pass_session
+def store_set(session: Session, key: str, value: str) -> None:
+    """Set KEY to VALUE: 17, true, an ISO time, JSON, or text ('"17"' is the text)."""
+    from mmmeta_core.store import decode_value
+
+    with session.open() as metadir:
+        metadir.store[key] = decode_value(value)
+
+
+@store.command("touch")
+@click.argument("key")
+@pass_session
+def store_touch(session: Session, key: str) -> None:
+    """Set KEY to the current time, and print it."""
+    with session.open() as metadir:
+        click.echo(metadir.touch(key).isoformat())
+
+
+@store.command("list")
+@json_option
+@pass_session
+def store_list(session: Session, as_json: bool) -> None:
+    """Print all keys and values."""
+    from mmmeta_core.cli.printing import echo_json, echo_rows
+
+    with session.open() as metadir:
+        values = dict(metadir.store.items())
+        if as_json:
+            echo_json(values)
+        else:
+            echo_rows([{"key": k, "value": v} for k, v in values.items()], ["key", "value"], how="table")

@@ -1,0 +1,272 @@
+"""`config.yml`: what a publisher says about the archive's metadata, published with it.
+
+    metadata:
+      unique: content_hash
+      file_name: _file_name
+      include: [title, "publisher:name"]
+      required: [published_at]
+      types: {case_number: text}
+    remote:
+      url: https://archive.example.org/{_file_name}
+
+Every setting may be left out. Column names are those after flattening: `publisher:name`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import yaml
+
+from mmmeta_core.errors import ConfigError
+from mmmeta_core.types import KINDS, Kind, Misfit, coerce
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+MAX_BYTES: Final = 1024 * 1024
+MAX_COLUMNS: Final = 1500
+"""PostgreSQL takes 1,600, SQLite 2,000; the rest is for bookkeeping and a client's own."""
+
+_PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
+_USERINFO: Final = re.compile(r"(?<=//)[^/@]*@")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings. `types` gives columns their kind, `remote` holds URL templates for `expand`."""
+
+    unique: str = "content_hash"
+    file_name: str = "file_name"
+    include: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    types: Mapping[str, Kind] = field(default_factory=dict)
+    remote: Mapping[str, str] = field(default_factory=dict)
+    max_columns: int = 500
+    max_metadata_bytes: int = 16 * 1024 * 1024
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Read the file; a missing one gives the defaults. Raises `ConfigError`."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            return cls()
+        except OSError as error:
+            raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"{path} is larger than 1 MiB; that is no list of settings")
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> Config:
+        """Read YAML text; `source` is what messages call it. Raises `ConfigError`."""
+        if len(text) > MAX_BYTES:
+            raise ConfigError(f"{source} is larger than 1 MiB; that is no list of settings")
+        try:
+            return cls(**_settings(_yaml(text)))
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+
+    def keeps(self, column: str) -> bool:
+        """Whether the catalog takes this column of a document: all of them when `include` is empty."""
+        return not self.include or column in self._kept
+
+    @cached_property
+    def _kept(self) -> frozenset[str]:
+        return frozenset((*self.include, *self.required, self.unique, self.file_name))
+
+
+def expand(template: str, row: Mapping[str, Any]) -> str:
+    """Put a document's values into a template: `https://host/{_file_name}`, `{publisher:name}`.
+
+    What stands between braces is the name of a column and nothing else; `{{` and `}}` are braces. Values are
+    percent-quoted, slashes excepted, where the template is an http(s) URL, and else inserted as they are.
+    Raises `ConfigError` for a column that the row lacks or that is NULL there.
+    """
+    is_web = template.lower().startswith(("http://", "https://"))
+
+    def fill(match: re.Match[str]) -> str:
+        column = _column(match, template)
+        if column is None:
+            return match[0][0]
+        text = _value(row.get(column), column, template)
+        return quote(text, safe="/") if is_web else text
+
+    return _PLACEHOLDER.sub(fill, template)
+
+
+def _column(match: re.Match[str], template: str) -> str | None:
+    """Return the column that a placeholder names, None for an escaped brace."""
+    if len(match[0]) == 1:
+        raise ConfigError(
+            f"the template {_shown(template)!r} has a brace that names no column; for a brace as such write two"
+        )
+    name: str | None = match[1]
+    return name
+
+
+def _value(value: Any, column: str, template: str) -> str:
+    if value is None:
+        raise ConfigError(
+            f"the template {_shown(template)!r} needs {column!r}, which this document does not have"
+        )
+    try:
+        return str(coerce(value, "text"))
+    except Misfit:
+        raise ConfigError(
+            f"the template {_shown(template)!r} can't take {column!r}, which is a {type(value).__name__} here"
+        ) from None
+
+
+def _shown(template: str) -> str:
+    return _USERINFO.sub("…@", template)
+
+
+def _settings(content: Any) -> dict[str, Any]:
+    """Return the arguments for `Config`. A setting without a value counts as not given."""
+    settings: dict[str, Any] = {}
+    for section, value in _mapping(content, "the file").items():
+        if section == "remote":
+            settings["remote"] = _remote(value, section)
+        elif section == "metadata":
+            for key, setting in _mapping(value, section).items():
+                where = f"metadata.{key}"
+                if key not in _READERS:
+                    raise _unknown(where)
+                if setting is not None:
+                    settings[key] = _READERS[key](setting, where)
+        else:
+            raise _unknown(section)
+    return settings
+
+
+def _unknown(where: str) -> ConfigError:
+    known = {key: f"metadata.{key}" for key in _READERS} | {"metadata": "metadata", "remote": "remote"}
+    near = difflib.get_close_matches(where.rpartition(".")[2], known, 1)
+    hint = f"did you mean {known[near[0]]!r}?" if near else f"known are {', '.join(known.values())}"
+    return ConfigError(f"{where!r} is not a setting; {hint}")
+
+
+def _wrong(where: str, expected: str, value: Any) -> ConfigError:
+    return ConfigError(f"{where!r} must be {expected}, not {type(value).__name__}")
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong(where, "a mapping (name: value)", value)
+    for key in value:
+        if not isinstance(key, str):
+            raise ConfigError(f"the name {key!r:.80} in {where!r} must be text; put it in quotes")
+    return value
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(where, "text (put it in quotes)", value)
+    if not value.strip():
+        raise ConfigError(f"{where!r} is empty; give the name of a column or leave the line out")
+    return value
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _wrong(where, "a list of column names", value)
+    return tuple(_text(item, f"{where}[{index}]") for index, item in enumerate(value))
+
+
+def _kinds(value: Any, where: str) -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {}
+    for column, kind in _mapping(value, where).items():
+        if kind not in KINDS:
+            near = difflib.get_close_matches(str(kind), KINDS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(KINDS)}"
+            raise ConfigError(f"'{where}.{column}' is no kind of column; {hint}")
+        kinds[column] = kind
+    return kinds
+
+
+def _count(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(where, "a whole number", value)
+    if value < 1:
+        raise ConfigError(f"{where!r} must be at least 1")
+    return value
+
+
+def _columns(value: Any, where: str) -> int:
+    if _count(value, where) > MAX_COLUMNS:
+        raise ConfigError(f"{where!r} must be at most {MAX_COLUMNS}, what a table can have")
+    return int(value)
+
+
+def _remote(value: Any, where: str) -> dict[str, str]:
+    templates = {}
+    for name, template in _mapping(value, where).items():
+        if not name.isidentifier() or name.startswith("_"):
+            raise ConfigError(f"'{where}.{name}' can't be read as file.remote.{name}; use letters and digits")
+        templates[name] = _text(template, f"{where}.{name}")
+        try:
+            for match in _PLACEHOLDER.finditer(template):
+                _column(match, template)
+        except ConfigError as error:
+            raise ConfigError(f"'{where}.{name}': {error}") from None
+    return templates
+
+
+_READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
+    "unique": _text,
+    "file_name": _text,
+    "include": _texts,
+    "required": _texts,
+    "types": _kinds,
+    "max_columns": _columns,
+    "max_metadata_bytes": _count,
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: no anchors and aliases, which can make a small file huge, and no name given twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:  # of an alias, too
+            raise yaml.MarkedYAMLError(
+                problem="anchors and aliases are not taken", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a name must be text", problem_mark=key.start_mark)
+            if key.value in names:
+                raise yaml.MarkedYAMLError(problem="a name is given twice", problem_mark=key.start_mark)
+            names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"not valid YAML: {place}{error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
+        raise ConfigError(f"not valid YAML: {reason}") from None

@@ -1,0 +1,559 @@
+"""The catalog: `meta.db`, one row a document, published metadata and what is still to be published.
+
+Only publishers' verbs and `pull` write here, one process at a time (see `lock`). The file is never in WAL mode,
+so that between transactions it is one closed file that may be copied, and a copy put in its place is never
+mixed with a leftover log. `synchronous` stays FULL: a published revision depends on it.
+
+A row that was changed here and is not published yet has an entry in `mmmeta_pending` with the row as it was
+published (NULL: never). The difference of the two is what the next push publishes, so changes by other
+publishers to other columns of the same document survive.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from mmmeta_core.atomic import fsync_file
+from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, Columns
+from mmmeta_core.database.sqlite import (
+    atomic,
+    check_version,
+    chunks,
+    connect,
+    get_value,
+    quote,
+    rows_by_key,
+    set_values,
+    table_columns,
+    upsert_rows,
+)
+from mmmeta_core.errors import CatalogError
+from mmmeta_core.types import (
+    Key,
+    Kind,
+    Misfit,
+    Row,
+    Sql,
+    decode,
+    encode,
+    format_time,
+    from_json,
+    to_json,
+    utcnow,
+)
+
+VERSION: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE files (
+  {key} NOT NULL PRIMARY KEY,
+  __revision INTEGER NOT NULL DEFAULT 0,
+  __meta_added, __meta_last_updated, __deleted_at, __deleted_reason, __rescued
+);
+CREATE INDEX files_revision ON files (__revision);
+CREATE TABLE mmmeta_info (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE mmmeta_columns (name TEXT PRIMARY KEY, kind TEXT NOT NULL, revision INTEGER) WITHOUT ROWID;
+CREATE TABLE mmmeta_store (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_PRIVATE_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS mmmeta_pending (key PRIMARY KEY, base TEXT);
+CREATE TABLE IF NOT EXISTS mmmeta_local (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+"""
+_PRIVATE_TABLES: Final = ("mmmeta_pending", "mmmeta_local")
+_PRAGMAS: Final = {"journal_mode": "DELETE", "synchronous": "FULL"}
+
+
+class Change(NamedTuple):
+    """What to set on one document: raw values by column. The document is made when there is none."""
+
+    key: Key
+    values: Mapping[str, Sql]
+
+
+@dataclass
+class Staged:
+    """How many documents a batch of changes added, changed or left as they were."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    restored: int = 0
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far the catalog has come: `digest` is of segment `revision`, `log_bytes` sums up all segments to it."""
+
+    archive: str | None
+    revision: int
+    digest: str
+    log_bytes: int
+
+
+class Catalog:
+    """An open `meta.db`. Get one with `open_catalog`."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, unique: str, max_columns: int) -> None:
+        self.connection = connection
+        self.path = path
+        self.unique = unique
+        self._max_columns = max_columns
+
+    # --- what there is
+
+    @property
+    def position(self) -> Position:
+        """Return how far the catalog has come."""
+        info = dict(self.connection.execute("SELECT key, value FROM mmmeta_info"))
+        return Position(
+            info.get("archive"),
+            int(info.get("revision", 0)),
+            info.get("digest", ""),
+            int(info.get("log_bytes", 0)),
+        )
+
+    def kinds(self) -> dict[str, Kind]:
+        """Return the kind of each published column, bookkeeping left out."""
+        return dict(self.connection.execute("SELECT name, kind FROM mmmeta_columns"))
+
+    def columns(self) -> Columns:
+        """Return the columns as something to fit documents into."""
+        return Columns(self.kinds(), taken=[self.unique], limit=self._max_columns)
+
+    def store(self) -> dict[str, str]:
+        """Return the store as published at this revision, raw texts by key."""
+        return dict(self.connection.execute("SELECT key, value FROM mmmeta_store"))
+
+    def rows(self, keys: Iterable[Key]) -> dict[Key, Row]:
+        """Return whole raw rows by key."""
+        found: dict[Key, Row] = {}
+        for some in chunks(keys):
+            found |= rows_by_key(self.connection, self.unique, some)
+        return found
+
+    def count(self, *, deleted: bool | None = False) -> int:
+        """Return the number of documents, soft-deleted ones left out unless asked for (None: all)."""
+        where = {None: "", True: " WHERE __deleted_at IS NOT NULL", False: " WHERE __deleted_at IS NULL"}[
+            deleted
+        ]
+        total: int = self.connection.execute(f"SELECT count(*) FROM files{where}").fetchone()[0]
+        return total
+
+    @property
+    def quoted_key(self) -> str:
+        """Return the key column as an SQL identifier."""
+        return quote(self.unique)
+
+    def file_names(self, column: str) -> Iterator[tuple[Key, Any, str | None]]:
+        """Yield key, document file name (None when it has none) and reason of deletion of each document."""
+        name = "NULL" if column not in self.kinds() else quote(column)
+        if column == self.unique:
+            name = self.quoted_key
+        yield from self.connection.cursor().execute(
+            f"SELECT {self.quoted_key}, {name}, __deleted_reason FROM files"
+        )
+
+    def pending_count(self) -> int:
+        """Return the number of documents with changes that are not published yet."""
+        total: int = self.connection.execute("SELECT count(*) FROM mmmeta_pending").fetchone()[0]
+        return total
+
+    def local(self, key: str) -> Any:
+        """Return a private note of this metadir; it is never published."""
+        return get_value(self.connection, "mmmeta_local", key)
+
+    def set_local(self, **values: Sql) -> None:
+        """Set private notes of this metadir."""
+        with atomic(self.connection):
+            set_values(self.connection, "mmmeta_local", values)
+
+    # --- changes made here
+
+    def stage(
+        self, changes: Iterable[Change], columns: Columns | None = None, *, restores: Collection[str] = ()
+    ) -> Staged:
+        """Write changes into the catalog, to be published by the next push.
+
+        `columns` are those that the changes were fitted into; the ones it added come into being here. Documents
+        that were soft-deleted for a reason in `restores` are restored. One transaction; idempotent: what already
+        is so stays untouched. Of several changes to a document all are made, in order.
+        """
+        staged = Staged()
+        now = format_time(utcnow())
+        with atomic(self.connection):
+            if columns is not None:
+                self._add_columns(columns.added, revision=None)
+                columns.added.clear()
+            for some in chunks(changes):
+                self._stage(some, now, staged, restores)
+        return staged
+
+    def _stage(self, changes: list[Change], now: str, staged: Staged, restores: Collection[str]) -> None:
+        present = rows_by_key(self.connection, self.unique, list({change.key for change in changes}))
+        written: dict[Key, Row] = {}
+        bases: dict[Key, str | None] = {}
+        for key, values in changes:
+            row = present.get(key)
+            if row is None:
+                fresh = {self.unique: key, **values, "__meta_added": now, "__meta_last_updated": now}
+                written[key] = present[key] = fresh
+                bases[key] = None
+                staged.added += 1
+                continue
+            changed = {name: value for name, value in values.items() if not _same(row.get(name), value)}
+            restored = row.get("__deleted_at") is not None and row.get("__deleted_reason") in restores
+            if restored:
+                changed |= {"__deleted_at": None, "__deleted_reason": None}
+            if not changed:
+                staged.unchanged += 1
+                continue
+            if key not in bases:
+                bases[key] = None if key in written else self._base(row)
+            changed["__meta_last_updated"] = now
+            row.update(changed)
+            written[key] = {**written.get(key, {self.unique: key}), **changed}
+            staged.restored += restored
+            staged.updated += not restored
+        upsert_rows(self.connection, self.unique, written.values())
+        self.connection.executemany(
+            "INSERT INTO mmmeta_pending (key, base) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", bases.items()
+        )
+
+    def _base(self, row: Row) -> str:
+        kinds = self._all_kinds()
+        kept = {name: to_json(row[name], kind) for name, kind in kinds.items() if row.get(name) is not None}
+        return orjson.dumps(kept).decode()
+
+    # --- publishing
+
+    def deltas(self) -> Iterator[tuple[Key, dict[str, Any]]]:
+        """Yield what is to be published: per document the columns that differ, in the log's JSON form.
+
+        Streams; a document whose changes cancelled each other out is left out.
+        """
+        kinds = self._all_kinds()
+        cursor = self.connection.cursor()
+        cursor.execute(
+            f"SELECT p.base, f.* FROM mmmeta_pending p JOIN files f ON f.{quote(self.unique)} = p.key ORDER BY p.rowid"
+        )
+        names = [column[0] for column in cursor.description][1:]
+        for base, *values in cursor:
+            row = dict(zip(names, values, strict=True))
+            delta = _delta(row, orjson.loads(base) if base else {}, kinds)
+            if delta or base is None:
+                yield row[self.unique], delta
+
+    def new_columns(self) -> dict[str, Kind]:
+        """Return the columns that no segment has declared yet."""
+        return dict(self.connection.execute("SELECT name, kind FROM mmmeta_columns WHERE revision IS NULL"))
+
+    def mark_published(self, position: Position, store: Mapping[str, str | None]) -> None:
+        """Note that all that was pending is now part of `position`; `store` holds the values that went with it.
+
+        The caller holds the metadir's lock since it read the deltas, so nothing else became pending.
+        """
+        with atomic(self.connection) as connection:
+            connection.execute(
+                f"UPDATE files SET __revision = ? WHERE {quote(self.unique)} IN (SELECT key FROM mmmeta_pending)",
+                (position.revision,),
+            )
+            connection.execute("DELETE FROM mmmeta_pending")
+            connection.execute(
+                "UPDATE mmmeta_columns SET revision = ? WHERE revision IS NULL", (position.revision,)
+            )
+            self._write_store(store)
+            self._write_position(position)
+
+    def soft_delete(self, keys: Iterable[Key], reason: str) -> int:
+        """Mark documents as deleted, to be published by the next push; returns how many were not before."""
+        values = {"__deleted_at": format_time(utcnow()), "__deleted_reason": reason}
+        deleted = 0
+        for some in chunks(keys):
+            live = [key for key, row in self.rows(some).items() if row["__deleted_at"] is None]
+            deleted += self.stage(Change(key, values) for key in live).updated
+        return deleted
+
+    def drop_empty_pending(self) -> None:
+        """Forget pending entries; the caller has seen that they make no difference to what is published."""
+        with atomic(self.connection) as connection:
+            connection.execute("DELETE FROM mmmeta_pending")
+
+    def snapshot(self, path: Path) -> None:
+        """Write the catalog as published at its revision into the new file `path`: no pending change, nothing private.
+
+        Closed, consistent and flushed to disk when this returns.
+        """
+        self.connection.execute("VACUUM INTO ?", (str(path),))
+        with closing(connect(path, pragmas=_PRAGMAS)) as connection:
+            copy = Catalog(connection, path, self.unique, self._max_columns)
+            with atomic(connection):
+                copy._revert_pending()
+                for table in _PRIVATE_TABLES:
+                    connection.execute(f"DROP TABLE {table}")
+        fsync_file(path)
+
+    def _revert_pending(self) -> None:
+        kinds = self._all_kinds()
+        empty: dict[str, Sql] = dict.fromkeys(kinds)
+        entries = self.connection.execute("SELECT key, base FROM mmmeta_pending").fetchall()
+        gone = [(key,) for key, base in entries if base is None]
+        self.connection.executemany(f"DELETE FROM files WHERE {quote(self.unique)} = ?", gone)
+        published = (
+            {self.unique: key, **empty, **_raw(base, kinds)} for key, base in entries if base is not None
+        )
+        for some in chunks(published):
+            upsert_rows(self.connection, self.unique, some)
+
+    # --- what others published
+
+    def apply(
+        self,
+        position: Position,
+        new_columns: Mapping[str, Kind],
+        records: Iterable[tuple[Key, Mapping[str, Any]]],
+        store: Mapping[str, str | None],
+    ) -> int:
+        """Apply one segment in one transaction: documents, columns, store and position, or nothing at all.
+
+        Changes that wait here for their publication are put on top again: their own columns keep the local value,
+        all others take the published one. Returns the number of records. Raises whatever `records` raises, and
+        `Misfit` for a value that is not of its column's kind.
+        """
+        total = 0
+        with atomic(self.connection):
+            self._declare(new_columns, position.revision)
+            kinds = self._all_kinds()
+            pending = self.pending_count() > 0
+            for some in chunks(records):
+                total += len(some)
+                published = {key: _raw(values, kinds) for key, values in some}
+                rows = self._rebase(published, kinds) if pending else published
+                upsert_rows(
+                    self.connection,
+                    self.unique,
+                    ({self.unique: key, **row, "__revision": position.revision} for key, row in rows.items()),
+                )
+            self._write_store(store)
+            self._write_position(position)
+        return total
+
+    def _rebase(self, published: dict[Key, Row], kinds: Mapping[str, Kind]) -> dict[Key, Row]:
+        keys = list(published)
+        marks = ",".join("?" * len(keys))
+        waiting = dict(
+            self.connection.execute(f"SELECT key, base FROM mmmeta_pending WHERE key IN ({marks})", keys)
+        )
+        if not waiting:
+            return published
+        here = rows_by_key(self.connection, self.unique, list(waiting))
+        for key, base_json in waiting.items():
+            base = _raw(base_json, kinds) if base_json else {}
+            mine = {n: v for n, v in here[key].items() if n in kinds and not _same(v, base.get(n))}
+            base |= published[key]
+            mine = {name: value for name, value in mine.items() if not _same(value, base.get(name))}
+            published[key] = {**published[key], **mine}
+            if mine:
+                kept = {n: to_json(v, kinds[n]) for n, v in base.items() if v is not None}
+                self.connection.execute(
+                    "UPDATE mmmeta_pending SET base = ? WHERE key = ?", (orjson.dumps(kept).decode(), key)
+                )
+            else:
+                self.connection.execute("DELETE FROM mmmeta_pending WHERE key = ?", (key,))
+        return published
+
+    def carry_over(self, older: Catalog) -> None:
+        """Take over what waits in another catalog of the same archive: pending changes and their columns."""
+        kinds = older._all_kinds()
+        columns = self.columns()
+        entries = older.connection.execute("SELECT key, base FROM mmmeta_pending").fetchall()
+        for some in chunks(entries):
+            rows = older.rows([key for key, _ in some])
+            changes = []
+            for key, base in some:
+                delta = _delta(rows[key], orjson.loads(base) if base else {}, kinds)
+                values = {name: from_json(value, kinds[name]) for name, value in delta.items()}
+                for name in values:
+                    if name not in columns.kinds and name not in PUBLISHED_BOOKKEEPING:
+                        columns.add(name, kinds[name])
+                        columns.added[name] = kinds[name]
+                changes.append(Change(key, values))
+            self.stage(changes, columns)
+
+    # --- parts
+
+    def _all_kinds(self) -> dict[str, Kind]:
+        return {**PUBLISHED_BOOKKEEPING, **self.kinds()}
+
+    def _add_columns(self, added: Mapping[str, Kind], revision: int | None) -> None:
+        there = set(table_columns(self.connection, "files"))
+        for name, kind in added.items():
+            if name not in there:
+                self.connection.execute(f"ALTER TABLE files ADD COLUMN {quote(name)}")
+            self.connection.execute(
+                "INSERT INTO mmmeta_columns (name, kind, revision) VALUES (?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, revision = excluded.revision",
+                (name, kind, revision),
+            )
+
+    def _declare(self, declared: Mapping[str, Kind], revision: int) -> None:
+        """Take over columns that a segment declares; values that wait here under another kind move to `__rescued`."""
+        known = self.kinds()
+        for name, kind in declared.items():
+            if known.get(name, kind) != kind:
+                self._change_kind(name, known[name], kind)
+        self._add_columns(declared, revision)
+
+    def _change_kind(self, name: str, old: Kind, new: Kind) -> None:
+        column, key = quote(name), quote(self.unique)
+        rows = self.connection.execute(
+            f"SELECT {key}, {column}, {RESCUED} FROM files WHERE {column} IS NOT NULL"
+        ).fetchall()
+        for row_key, raw, rescued in rows:
+            value = decode(raw, old)
+            try:
+                raw = encode(value, new)
+            except Misfit:
+                raw = None
+                rescued = orjson.dumps(
+                    {**orjson.loads(rescued or "{}"), name: to_json(value, "text")}
+                ).decode()
+            self.connection.execute(
+                f"UPDATE files SET {column} = ?, {RESCUED} = ? WHERE {key} = ?", (raw, rescued, row_key)
+            )
+
+    def _write_store(self, store: Mapping[str, str | None]) -> None:
+        self.connection.executemany(
+            "DELETE FROM mmmeta_store WHERE key = ?", [(key,) for key, text in store.items() if text is None]
+        )
+        set_values(
+            self.connection, "mmmeta_store", {k: text for k, text in store.items() if text is not None}
+        )
+
+    def _write_position(self, position: Position) -> None:
+        set_values(
+            self.connection,
+            "mmmeta_info",
+            {
+                "archive": position.archive,
+                "revision": position.revision,
+                "digest": position.digest,
+                "log_bytes": position.log_bytes,
+            },
+        )
+
+
+@contextmanager
+def open_catalog(path: Path, unique: str, *, max_columns: int = 500) -> Iterator[Catalog]:
+    """Open the catalog at `path`, made when missing, and close it at the end of the block.
+
+    Raises `CatalogError` when it is unreadable, of another format, or has another key column than `unique`.
+    """
+    with closing(connect(path, pragmas=_PRAGMAS)) as connection:
+        version = check_version(connection, path, VERSION)
+        if version == 0 or not all(table_columns(connection, table) for table in _PRIVATE_TABLES):
+            with atomic(connection):
+                if not table_columns(connection, "files"):
+                    _create(connection, unique)
+                for statement in _statements(_PRIVATE_SCHEMA):
+                    connection.execute(statement)
+        kept = get_value(connection, "mmmeta_info", "unique")
+        if kept != unique and _is_empty(connection):
+            with atomic(connection):
+                _drop(connection)
+                _create(connection, unique)
+        elif kept != unique:
+            raise CatalogError(
+                f"{path} is keyed by {kept!r}, but the configured key is {unique!r}: set metadata.unique to {kept!r}, "
+                "or use another path for a new archive"
+            )
+        yield Catalog(connection, path, unique, max_columns)
+
+
+def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int = 500) -> None:
+    """Put a snapshot in the place of the catalog, keeping what waits here for its publication. Atomic.
+
+    `snapshot` lies in the same folder and is consumed.
+    """
+    if path.exists():
+        with (
+            open_catalog(snapshot, unique, max_columns=max_columns) as fresh,
+            open_catalog(path, unique, max_columns=max_columns) as older,
+        ):
+            fresh.carry_over(older)
+    fsync_file(snapshot)
+    snapshot.replace(path)
+
+
+def check_whole(path: Path) -> None:
+    """Raise `CatalogError` unless `path` is a closed SQLite database that passes its own integrity check."""
+    with closing(connect(path, pragmas={})) as connection:
+        check_version(connection, path, VERSION)
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise CatalogError(f"{path} is damaged: {found}")
+
+
+def set_aside(path: Path) -> Path:
+    """Move a catalog away, so that the next pull starts from the remote; returns where it is."""
+    aside = path.with_name(f"{path.stem}.aside-{utcnow():%Y%m%dT%H%M%S}{path.suffix}")
+    shutil.move(path, aside)
+    return aside
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether there never was a document, so that the key column can still be another one."""
+    revision = get_value(connection, "mmmeta_info", "revision")
+    return not revision and connection.execute("SELECT 1 FROM files").fetchone() is None
+
+
+def _drop(connection: sqlite3.Connection) -> None:
+    for table in ("files", "mmmeta_info", "mmmeta_columns", "mmmeta_store"):
+        connection.execute(f"DROP TABLE {table}")
+
+
+def _create(connection: sqlite3.Connection, unique: str) -> None:
+    for statement in _statements(_SCHEMA.format(key=quote(unique))):
+        connection.execute(statement)
+    set_values(connection, "mmmeta_info", {"unique": unique, "revision": 0})
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _statements(script: str) -> list[str]:
+    return [statement for statement in script.split(";") if statement.strip()]
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two raw values are the same: 1, 1.0 and "1" are three values."""
+    if isinstance(a, list | dict):
+        return orjson.dumps(a) == orjson.dumps(b)
+    return a is b or (type(a) is type(b) and bool(a == b))
+
+
+def _delta(row: Row, base: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Return the columns of `row` that differ from the published `base`, in the log's JSON form."""
+    delta = {}
+    for name, kind in kinds.items():
+        raw = row.get(name)
+        if raw is None and base.get(name) is None:
+            continue
+        value = to_json(raw, kind)
+        if not _same(value, base.get(name)):
+            delta[name] = value
+    return delta
+
+
+def _raw(values: str | Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
+    """Return raw values of the log's JSON form. Raises `Misfit` for a column that was never declared."""
+    loaded: Mapping[str, Any] = orjson.loads(values) if isinstance(values, str) else values
+    try:
+        return {name: from_json(value, kinds[name]) for name, value in loaded.items()}
+    except KeyError as error:
+        raise Misfit(f"column {error} was never declared") from None

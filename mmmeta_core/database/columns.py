@@ -1,0 +1,139 @@
+"""Which columns a table has, of which kind, and how a document's values go into them.
+
+Everything here is computed without touching a database: a caller reads the known columns, fits documents into
+them, and then adds the new ones in the transaction that writes the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from mmmeta_core.errors import DocumentError
+from mmmeta_core.types import Kind, Misfit, Sql, coerce, encode, kind_of
+
+RESCUED: Final = "__rescued"
+STATE_RESCUED: Final = "__state_rescued"
+
+PUBLISHED_BOOKKEEPING: Final[Mapping[str, Kind]] = {
+    "__meta_added": "datetime",
+    "__meta_last_updated": "datetime",
+    "__deleted_at": "datetime",
+    "__deleted_reason": "text",
+    RESCUED: "json",
+}
+STATE_BOOKKEEPING: Final[Mapping[str, Kind]] = {
+    "__state_added": "datetime",
+    "__state_last_updated": "datetime",
+    STATE_RESCUED: "json",
+}
+
+_MAX_NAME_BYTES: Final = 63  # what dataset and PostgreSQL allow
+
+
+def column_name(key: str) -> str | None:
+    """Return the column for a document's key, or None when no column can have that name.
+
+    `-` and `.`, which dataset does not allow in names, become `_`. Names that begin with two underscores are
+    reserved for bookkeeping.
+    """
+    name = key.strip().replace("-", "_").replace(".", "_")
+    if not name or name.startswith("__") or not name.isprintable():
+        return None
+    return name if len(name.encode(errors="replace")) <= _MAX_NAME_BYTES else None
+
+
+def fold(name: str) -> str:
+    """Return what two names share when a database or dataset would take them for the same column."""
+    return name.upper().replace(" ", "")
+
+
+@dataclass
+class Fitted:
+    """A document cut to the table: raw values per column, and what found no place."""
+
+    row: dict[str, Sql] = field(default_factory=dict)
+    rescued: dict[str, Any] = field(default_factory=dict)
+
+    def rescued_json(self) -> str | None:
+        """Return the value of the `__rescued` column."""
+        return orjson.dumps(self.rescued, option=orjson.OPT_SORT_KEYS).decode() if self.rescued else None
+
+
+class Columns:
+    """The columns of a table, by name, and the ones that fitting documents has asked for (`added`)."""
+
+    def __init__(self, kinds: Mapping[str, Kind], *, taken: Iterable[str] = (), limit: int = 500) -> None:
+        """Take the known `kinds`; `taken` are further names that no document may use as a column of its own."""
+        self.kinds: dict[str, Kind] = dict(kinds)
+        self.added: dict[str, Kind] = {}
+        self._limit = limit
+        self._folded = {fold(name): name for name in self.kinds}
+        self._taken = {fold(name) for name in taken}
+
+    def find(self, name: str) -> str | None:
+        """Return the existing column that `name` would collide with, itself included."""
+        return self._folded.get(fold(name))
+
+    def add(self, name: str, kind: Kind) -> None:
+        """Make a column known."""
+        self.kinds[name] = kind
+        self._folded[fold(name)] = name
+
+    def fit(self, document: Mapping[str, Any], types: Mapping[str, Kind] | None = None) -> Fitted:
+        """Cut a flat document to the table, adding columns as it needs them.
+
+        A value goes to `rescued` under its own key when its column is of another kind, when a column of its
+        name can't be (reserved, too long, one too many), or when two keys ask for the same column. Raises
+        `DocumentError` for a value that not even JSON can keep.
+        """
+        fitted = Fitted()
+        for key, value in document.items():
+            try:
+                self._place(fitted.row, key, value, types or {})
+            except Misfit as misfit:
+                fitted.rescued[key] = _rescuable(key, value, misfit)
+        return fitted
+
+    def _place(self, row: dict[str, Sql], key: str, value: Any, types: Mapping[str, Kind]) -> None:
+        kind = self.kinds.get(key)
+        column = key
+        if kind is None:
+            if value is None:
+                return
+            column = _possible(key)
+            kind = self.kinds.get(column) or self._new(column, types.get(column) or kind_of(value))
+        if column in row:
+            raise Misfit("another key has this column")
+        # A column keeps the kind that it has; `types` asked for later can't change what is already there.
+        row[column] = encode(coerce(value, kind) if types.get(column) == kind else value, kind)
+
+    def _new(self, column: str, kind: Kind) -> Kind:
+        if fold(column) in self._folded or fold(column) in self._taken:
+            raise Misfit("a column of another spelling has this name")
+        if len(self.kinds) >= self._limit:
+            raise Misfit("one column too many")
+        self.add(column, kind)
+        self.added[column] = kind
+        return kind
+
+
+def _possible(key: str) -> str:
+    column = column_name(key)
+    if column is None:
+        raise Misfit("no column can have this name")
+    return column
+
+
+def _rescuable(key: str, value: Any, misfit: Misfit) -> Any:
+    """Return the value if JSON keeps it as it is, or raise."""
+    try:
+        kept = orjson.loads(orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS))
+    except (TypeError, ValueError):
+        raise DocumentError(f"the value of {key!r} can't be kept: {misfit}") from None
+    if kept is None and value is not None:  # JSON has no infinities
+        raise DocumentError(f"the value of {key!r} can't be kept: {misfit}")
+    return kept

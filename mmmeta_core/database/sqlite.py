@@ -1,0 +1,140 @@
+"""Connections, transactions and statements that both databases of a metadir use."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from mmmeta_core.errors import CatalogError
+from mmmeta_core.types import Key, Row, Sql
+
+CHUNK: Final = 500
+"""Rows that are looked up or written in one go; also the most parameters of one `IN (…)`."""
+
+_WAIT_SECONDS: Final = 60.0
+T = TypeVar("T")
+
+
+def quote(name: str) -> str:
+    """Return `name` as an SQL identifier. Every identifier in this package's SQL goes through here."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def connect(path: Path, *, pragmas: Mapping[str, str]) -> sqlite3.Connection:
+    """Open `path` (created when missing) in autocommit mode, waiting up to a minute for other processes' locks.
+
+    Transactions are explicit: see `atomic`. Raises `CatalogError` naming the file.
+    """
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rwc",
+            uri=True,
+            timeout=_WAIT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        for name, value in pragmas.items():
+            connection.execute(f"PRAGMA {name}={value}")
+    except sqlite3.Error as error:
+        raise CatalogError(f"cannot open the database {path}: {error}") from error
+    return connection
+
+
+@contextmanager
+def atomic(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Run the block in one transaction that takes the write lock at once; a nested block is a savepoint."""
+    nested = connection.in_transaction
+    begin, commit, rollback = (
+        ("SAVEPOINT nested", "RELEASE nested", "ROLLBACK TO nested")
+        if nested
+        else ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+    )
+    connection.execute(begin)
+    try:
+        yield connection
+        connection.execute(commit)
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself ends a transaction on some errors, such as a full disk
+            connection.execute(rollback)
+        raise
+
+
+def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Yield lists of at most `size` items."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def table_columns(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
+    """Return the column names of `table`; empty when there is no such table."""
+    rows = connection.execute("SELECT name FROM pragma_table_info(?, ?)", (table, schema))
+    return [name for (name,) in rows]
+
+
+def get_value(connection: sqlite3.Connection, table: str, key: str) -> Any:
+    """Return a value of a key-value table (`mmmeta_info`, `mmmeta_local`), None when it isn't set."""
+    row = connection.execute(f"SELECT value FROM {quote(table)} WHERE key = ?", (key,)).fetchone()
+    return row[0] if row else None
+
+
+def set_values(connection: sqlite3.Connection, table: str, values: Mapping[str, Sql]) -> None:
+    """Set values of a key-value table."""
+    connection.executemany(
+        f"INSERT INTO {quote(table)} (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        values.items(),
+    )
+
+
+def rows_by_key(connection: sqlite3.Connection, unique: str, keys: Sequence[Key]) -> dict[Key, Row]:
+    """Return the rows of `files` with these keys, at most `CHUNK` of them, whole and raw."""
+    marks = ",".join("?" * len(keys))
+    cursor = connection.execute(f"SELECT * FROM files WHERE {quote(unique)} IN ({marks})", keys)
+    names = [column[0] for column in cursor.description]
+    at = names.index(unique)
+    return {values[at]: dict(zip(names, values, strict=True)) for values in cursor}
+
+
+def upsert_rows(connection: sqlite3.Connection, unique: str, rows: Iterable[Row]) -> None:
+    """Write raw rows into `files`: what a row names is set, other columns of an existing row stay.
+
+    Rows are grouped by the columns that they set, so the order among different keys is not kept; a key must
+    not come twice.
+    """
+    groups: defaultdict[tuple[str, ...], list[list[Sql]]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row)].append(list(row.values()))
+    for columns, values in groups.items():
+        names = ",".join(map(quote, columns))
+        updates = ",".join(f"{quote(c)}=excluded.{quote(c)}" for c in columns if c != unique)
+        action = f"UPDATE SET {updates}" if updates else "NOTHING"
+        connection.executemany(
+            f"INSERT INTO files ({names}) VALUES ({','.join('?' * len(columns))}) "
+            f"ON CONFLICT ({quote(unique)}) DO {action}",
+            values,
+        )
+
+
+def check_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    """Return the schema version of the database (0: empty). Raises `CatalogError` for one that can't be used."""
+    try:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise CatalogError(
+            f"{path} is not a readable database ({error}); move it away and run again"
+        ) from error
+    if version > newest:
+        raise CatalogError(
+            f"{path} has format {version}, this mmmeta reads up to {newest}: install a newer mmmeta"
+        )
+    if version == 0 and tables:
+        raise CatalogError(
+            f"{path} was not written by this mmmeta (an older version, or another program); move it away and run again"
+        )
+    return version

@@ -1,0 +1,240 @@
+"""Documents on disk: find them, read their metadata files, cut those flat, and hash what they describe."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import orjson
+
+from mmmeta_core.atomic import TEMPORARY
+from mmmeta_core.errors import ConfigError, DocumentError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+METADIR: Final = "_mmmeta"
+
+OnError: TypeAlias = Callable[[str, str], None]
+"""Called with a path relative to the root, and why what is at or below it could not be seen."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+_PLAIN: Final = frozenset({str, int, float, bool, type(None), list})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file that `walk` found: folder relative to the root ("" for the root itself), size in bytes."""
+
+    folder: str
+    name: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+def walk(root: Path, *, suffix: str | None, on_error: OnError) -> Iterator[tuple[str, list[Entry]]]:
+    """Go through the folders below `root`, each with its files whose names end in `suffix` (None: all).
+
+    Folders come in the order of their paths as text, files in the order of their names: the order in which
+    SQLite sorts them. Every folder that was read to its end is given, be it empty, and no other. Left out are
+    `_mmmeta` folders, unfinished files, and what is neither file nor folder. A link to a file is taken if it
+    stays below the root, one to a folder never.
+
+    What can't be read, is not UTF-8, or leads out of the root goes to `on_error`, and the rest goes on.
+    Nothing is known of what is at or below such a path: it must not count as gone.
+    Raises `ConfigError`, at once, if `root` is not a folder that can be read.
+    """
+    try:
+        top = os.path.realpath(root, strict=True)
+        with os.scandir(top):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{root} is not a folder that can be read: {error.strerror}") from None
+    return _walk(top, suffix, on_error)
+
+
+def _walk(top: str, suffix: str | None, on_error: OnError) -> Iterator[tuple[str, list[Entry]]]:
+    pending = [""]
+    while pending:
+        folder = heapq.heappop(pending)
+        reader = _Folder(top, folder, suffix, on_error)
+        try:
+            reader.read()
+        except OSError as error:
+            on_error(folder, f"can't be read: {error.strerror}")
+            continue
+        for below in reader.folders:
+            heapq.heappush(pending, below)
+        yield folder, reader.files
+
+
+class _Folder:
+    """One folder on its way of being read."""
+
+    def __init__(self, top: str, folder: str, suffix: str | None, on_error: OnError) -> None:
+        self.top = top
+        self.folder = folder
+        self.prefix = f"{folder}/" if folder else ""
+        self.suffix = suffix or ""
+        self.on_error = on_error
+        self.files: list[Entry] = []
+        self.folders: list[str] = []
+
+    def read(self) -> None:
+        with os.scandir(f"{self.top}/{self.folder}") as entries:
+            for entry in entries:
+                try:
+                    self.see(entry)
+                except FileNotFoundError:  # deleted since the folder was read
+                    continue
+                except OSError as error:
+                    self.report(entry, f"can't be read: {error.strerror}")
+        self.files.sort(key=attrgetter("name"))
+
+    def see(self, entry: os.DirEntry[str]) -> None:
+        name = entry.name
+        if name == METADIR or name.startswith(TEMPORARY):
+            return
+        if entry.is_dir(follow_symlinks=False):
+            if self.is_named_well(entry):
+                self.folders.append(self.prefix + name)
+        elif entry.is_symlink():
+            self.see_link(entry)
+        elif name.endswith(self.suffix) and self.is_named_well(entry):
+            self.add(name, entry.stat(follow_symlinks=False))
+
+    def see_link(self, entry: os.DirEntry[str]) -> None:
+        """Take a link to a file; a folder in here that a link leads to is reached by its own path."""
+        target = os.path.realpath(entry.path)
+        is_folder = entry.is_dir()
+        if not (is_folder or entry.name.endswith(self.suffix)):
+            return
+        base = self.top.rstrip("/") + "/"
+        if not f"{target}/".startswith(base) or METADIR in target[len(base) :].split("/"):
+            self.report(
+                entry, "is a link that leads out of the folder of documents; put the file itself there"
+            )
+        elif not os.path.lexists(target):
+            self.report(entry, "is a link to a file that is not there")
+        elif not is_folder and self.is_named_well(entry):
+            self.add(entry.name, entry.stat())
+
+    def add(self, name: str, status: os.stat_result) -> None:
+        if stat.S_ISREG(status.st_mode):
+            self.files.append(Entry(self.folder, name, status.st_size, status.st_mtime_ns, status.st_ino))
+
+    def is_named_well(self, entry: os.DirEntry[str]) -> bool:
+        if entry.name.isascii():
+            return True
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            self.report(entry, "has a name that is not UTF-8; rename it")
+            return False
+        return True
+
+    def report(self, entry: os.DirEntry[str], reason: str) -> None:
+        path = os.fsencode(self.prefix + entry.name)
+        self.on_error(path.decode(errors="backslashreplace"), reason)
+
+
+def read_document(path: Path, *, limit: int, max_depth: int = 32) -> dict[str, Any]:
+    """Read a metadata file of at most `limit` bytes, nested at most `max_depth` levels.
+
+    Raises `DocumentError` for whatever is wrong with it, so that the others can go on.
+    """
+    data = _read(path, limit).removeprefix(_BOM)
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise DocumentError(f"{path} is {_fault(data, error)}") from None
+    if not isinstance(document, dict):
+        raise DocumentError(f"{path} must hold a JSON object at the top, not {type(document).__name__}")
+    if _is_deeper(document, max_depth):
+        raise DocumentError(f"{path} is nested deeper than {max_depth} levels")
+    return _exact(path, data) if _LONG_NUMBER.search(data) else document
+
+
+def flatten(document: Mapping[str, Any], max_depth: int = 32) -> dict[str, Any]:
+    """Return the document without objects in objects: `{"publisher": {"name": 1}}` has `publisher:name`.
+
+    Lists, with what is in them, and empty objects are values. Raises `DocumentError` if two values get the
+    same name, or for names that are not text.
+    """
+    flat: dict[str, Any] = {}
+    _flatten(document, "", flat, max_depth)
+    return flat
+
+
+def sha1(path: Path) -> str:
+    """Return the hexadecimal SHA-1 of the file's bytes, the usual `content_hash`. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - this and no buffer: half the time
+            size = os.fstat(file.fileno()).st_size
+            if size <= limit:
+                return file.readall()
+    except OSError as error:
+        raise DocumentError(f"{path} can't be read: {error.strerror}") from error
+    raise DocumentError(f"{path} has {size:,} bytes, more than the {limit:,} of metadata.max_metadata_bytes")
+
+
+def _fault(data: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        data.decode()
+    except UnicodeDecodeError as undecodable:
+        return f"not UTF-8 text (byte {undecodable.start})"
+    return f"not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+
+
+def _is_deeper(document: dict[str, Any], max_depth: int) -> bool:
+    level: list[Any] = [document]
+    for _ in range(max_depth):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _exact(path: Path, data: bytes) -> dict[str, Any]:
+    """Read valid JSON again, slower: orjson makes rounded floats of integers beyond 64 bits."""
+    try:
+        document: dict[str, Any] = json.loads(data)
+    except ValueError:
+        raise DocumentError(f"{path} has a number with too many digits; write it as text") from None
+    return document
+
+
+def _flatten(part: Mapping[str, Any], prefix: str, flat: dict[str, Any], levels: int) -> None:
+    if not levels:
+        raise DocumentError(f"{prefix.rstrip(':')!r:.200} is nested too deep")
+    for key, value in part.items():
+        if not isinstance(key, str):
+            raise DocumentError(f"the name {key!r:.80} below {prefix!r:.200} is not text")
+        name = prefix + key
+        is_object = type(value) not in _PLAIN and isinstance(value, Mapping)
+        if is_object and value:
+            _flatten(value, f"{name}:", flat, levels - 1)
+        elif name in flat:
+            raise DocumentError(f"two values have the name {name!r:.200} once flattened; rename one of them")
+        else:
+            flat[name] = {} if is_object else value

@@ -1,0 +1,134 @@
+"""One document: what the publisher says of it, and this client's own columns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import orjson
+
+from mmmeta_core.config import Config, expand
+from mmmeta_core.database.columns import RESCUED, STATE_RESCUED
+from mmmeta_core.database.state import State, check_writable
+from mmmeta_core.types import Key, Kind, Row, decode
+
+log = logging.getLogger(__name__)
+
+
+class Sources:
+    """Where a document can be had: an attribute for each template under `remote:` in `config.yml`."""
+
+    def __init__(self, templates: Mapping[str, str], row: Mapping[str, Any]) -> None:
+        self._templates = templates
+        self._row = row
+
+    def __getattr__(self, name: str) -> str:
+        template = self._templates.get(name)
+        if template is None:
+            known = ", ".join(sorted(self._templates)) or "none"
+            raise AttributeError(f"config.yml has no template remote.{name}; there are: {known}")
+        return expand(template, self._row)
+
+    def __dir__(self) -> Iterable[str]:
+        return sorted(self._templates)
+
+    def __repr__(self) -> str:
+        return f"<Sources {', '.join(sorted(self._templates)) or 'none'}>"
+
+
+class File(Mapping[str, Any]):
+    """A document's row. Reading a column that is not there gives None; own columns are set and then saved.
+
+        file["imported"] = True
+        file.save()
+
+    Setting a column of the publisher's raises `ReadOnlyColumnError` at once.
+    """
+
+    def __init__(self, row: Row, kinds: Mapping[str, Kind], state: State, config: Config) -> None:
+        """Take a raw row of the state db."""
+        self._state = state
+        self._config = config
+        self._values = decode_row(row, kinds)
+        self._changed: dict[str, Any] = {}
+
+    @property
+    def key(self) -> Key:
+        """The value of the key column."""
+        key: Key = self._values[self._config.unique]
+        return key
+
+    @property
+    def name(self) -> str:
+        """The document's file name as published, its key when it has none."""
+        return str(self._values.get(self._config.file_name) or self.key)
+
+    @property
+    def remote(self) -> Sources:
+        """Where the document can be had, as the publisher's templates say: `file.remote.url`."""
+        return Sources(self._config.remote, self._values)
+
+    def __getitem__(self, column: str) -> Any:
+        if column not in self._values:
+            warn_unknown(self._state, column, self._values)
+        return self._values.get(column)
+
+    def get(self, column: str, default: Any = None) -> Any:
+        """Return a column's value, `default` when there is no such column or it is NULL."""
+        value = self._values.get(column)
+        return default if value is None else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, column: object) -> bool:
+        return column in self._values
+
+    def __setitem__(self, column: str, value: Any) -> None:
+        self.update({column: value})
+
+    def update(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Set several own columns; `save` writes them."""
+        changes = {**(values or {}), **more}
+        owners = self._state.owners()
+        for column in changes:
+            check_writable(column, owners)
+        self._values.update(changes)
+        self._changed.update(changes)
+
+    def save(self) -> None:
+        """Write the changed columns into the state db, durably and as a whole; new columns come into being."""
+        if self._changed:
+            self._state.save([(self.key, self._changed)])
+            self._changed = {}
+
+    def __repr__(self) -> str:
+        return f"<File {self.name!r} {self._config.unique}={self.key!r}>"
+
+
+def decode_row(row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
+    """Return a row's values as they were written: by kind, with the rescued ones in their places."""
+    values = {name: decode(raw, kinds.get(name, "text")) for name, raw in row.items() if name not in _RESCUED}
+    for column in _RESCUED:
+        if row.get(column):
+            values |= orjson.loads(row[column])
+    return values
+
+
+_RESCUED = (RESCUED, STATE_RESCUED)
+_warned: set[tuple[str, str]] = set()
+
+
+def warn_unknown(state: State, column: str, known: Iterable[str]) -> None:
+    """Say once per database and column that there is no such column, with the nearest name."""
+    if (str(state.path), column) in _warned:
+        return
+    _warned.add((str(state.path), column))
+    near = get_close_matches(column, [name for name in known if not name.startswith("__")], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    log.warning("there is no column %r (yet): it counts as NULL everywhere%s", column, hint)

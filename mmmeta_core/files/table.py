@@ -1,0 +1,225 @@
+"""`m.files`: the documents as a dataset table that yields `File` objects."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from mmmeta_core.config import Config
+from mmmeta_core.database.columns import RESCUED, STATE_RESCUED
+from mmmeta_core.database.state import PRAGMAS, State
+from mmmeta_core.errors import ColumnError
+from mmmeta_core.files.file import File, decode_row, warn_unknown
+from mmmeta_core.files.publish import Publisher
+from mmmeta_core.types import Key, Row
+
+if TYPE_CHECKING:
+    import dataset
+
+_REFUSED: Final = frozenset({"drop", "drop_column", "create_column", "create_column_by_example"})
+
+
+class Files:
+    """All documents of the state db that are not soft-deleted; ask for those with `deleted=True`.
+
+    Reading is dataset's: `find`, `find_one`, `count`, `distinct`, `len`, iteration, `columns`, `create_index` …, with
+    dataset's filters (`x=1`, `x=[1, 2]`, `x={">=": 1}`, `order_by`, `_limit`, `_offset`). Besides: a column that
+    does not exist is NULL everywhere, and `x=False` matches False and never set. Own columns are written by
+    `File.save`.
+
+    Writing here (`insert`, `upsert`, `update`, `delete` and their like) is the publisher's: it changes published
+    metadata in the catalog, is visible at once, and goes to the remote with the next push.
+
+    May be used by many threads; a result that is being iterated belongs to one.
+    """
+
+    def __init__(self, state: State, config: Config, publisher: Publisher) -> None:
+        self._state = state
+        self._config = config
+        self._publisher = publisher
+        self._lock = threading.Lock()
+        self._database: dataset.Database | None = None
+        self._table: dataset.Table | None = None
+        self._version = -1
+
+    # --- reading
+
+    def find(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> Iterator[File]:
+        """Yield the documents that match all filters.
+
+        `deleted` False leaves soft-deleted documents out, True gives only those, None both; a filter on
+        `__deleted_at` stands for itself. Columns may be saved while this is iterated. Raises `ConfigError` for an
+        operator that does not exist.
+        """
+        table = self.table
+        arguments = {name: filters.pop(name) for name in _ARGUMENTS if name in filters}
+        for ordering in _listed(arguments.get("order_by")):
+            self._known(ordering.lstrip("-"))
+        where = self._where(filters, deleted)
+        kinds = self._state.kinds()
+        for row in table.find(*clauses, *where.clauses, **where.plain, **arguments):
+            yield File(dict(row), kinds, self._state, self._config)
+
+    __call__ = find
+    all = find
+
+    def find_one(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> File | None:
+        """Return one document that matches, or None."""
+        filters["_limit"] = 1
+        return next(self.find(*clauses, deleted=deleted, **filters), None)
+
+    def count(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> int:
+        """Return the number of documents that match."""
+        where = self._where(filters, deleted)
+        return int(self.table.count(*clauses, *where.clauses, **where.plain))
+
+    def distinct(self, *columns: Any, deleted: bool | None = False, **filters: Any) -> Iterator[Row]:
+        """Yield the distinct values of these columns, as dicts."""
+        table = self.table
+        for column in columns:
+            if isinstance(column, str) and not self._known(column):
+                yield from ()
+                return
+        arguments = {name: filters.pop(name) for name in ("_limit", "_offset") if name in filters}
+        where = self._where(filters, deleted)
+        kinds = self._state.kinds()
+        for row in table.distinct(*columns, *where.clauses, **where.plain, **arguments):
+            yield decode_row(row, kinds)
+
+    def get(self, key: Key) -> File | None:
+        """Return the document with this key, also a soft-deleted one, or None."""
+        row = self._state.row(key)
+        return None if row is None else File(row, self._state.kinds(), self._state, self._config)
+
+    def to_pandas(self, *, deleted: bool | None = False, **filters: Any) -> Any:
+        """Return the matching documents as a pandas DataFrame, times in UTC; pandas is imported here only."""
+        import pandas
+
+        rows = [dict(file) for file in self.find(deleted=deleted, **filters)]
+        frame = pandas.DataFrame(rows, columns=None if rows else self.columns)
+        return frame.convert_dtypes()
+
+    def __iter__(self) -> Iterator[File]:
+        return self.find()
+
+    def __len__(self) -> int:
+        return self._state.count(deleted=False)
+
+    def __contains__(self, document: object) -> bool:
+        """Whether a document, given as a mapping with the key or as the key itself, is here and not deleted."""
+        key = document.get(self._config.unique) if isinstance(document, Mapping) else document
+        row = self._state.row(key) if isinstance(key, str | int) else None
+        return row is not None and row["__deleted_at"] is None
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns."""
+        return [name for name in self.table.columns if name not in (RESCUED, STATE_RESCUED)]
+
+    # --- the publisher's writing
+
+    def insert(self, row: Mapping[str, Any] | None = None, /, **data: Any) -> Key:
+        """Publish a new document; return its key. Raises `DocumentError` if there is one with this key already."""
+        return self._publisher.insert([{**(row or {}), **data}], existing="refuse")[0]
+
+    def insert_ignore(self, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Key | bool:
+        """Publish a document unless there is one with the same `keys`; return its key, or False."""
+        return (self._publisher.insert([row], keys, existing="ignore") or [False])[0]
+
+    def insert_many(self, rows: Iterable[Mapping[str, Any]], **_: Any) -> None:
+        """Publish many new documents: all, or none and a `DocumentError` if one of them exists already."""
+        self._publisher.insert(rows, existing="refuse")
+
+    def upsert(
+        self, row: Mapping[str, Any] | None = None, keys: Sequence[str] = (), /, **data: Any
+    ) -> Key | bool:
+        """Publish a document, or the changes to the ones with the same `keys` (default: the key column)."""
+        return (self._publisher.insert([{**(row or {}), **data}], keys, existing="update") or [True])[0]
+
+    def upsert_many(self, rows: Iterable[Mapping[str, Any]], keys: Sequence[str] = (), **_: Any) -> None:
+        """Do `upsert` for many documents in one transaction."""
+        self._publisher.insert(rows, keys, existing="update")
+
+    def update(self, row: Mapping[str, Any], keys: Sequence[str] = ()) -> int:
+        """Publish changes to the documents with the same `keys`; return how many there are."""
+        return len(self._publisher.insert([row], keys, existing="only"))
+
+    def update_many(self, rows: Iterable[Mapping[str, Any]], keys: Sequence[str] = (), **_: Any) -> None:
+        """Do `update` for many documents in one transaction."""
+        self._publisher.insert(rows, keys, existing="only")
+
+    def delete(self, *clauses: Any, **filters: Any) -> bool:
+        """Publish that the matching documents are deleted (softly: clients are told); whether there were any.
+
+        Generating from metadata files does not bring them back.
+        """
+        return self._publisher.delete([file.key for file in self.find(*clauses, **filters)]) > 0
+
+    # --- dataset
+
+    @property
+    def table(self) -> dataset.Table:
+        """The dataset table underneath, as the database is now. Its rows are raw."""
+        import dataset
+
+        version = self._state.schema_version()
+        with self._lock:
+            if self._database is None:
+                pragmas = [f"PRAGMA {name}={value}" for name, value in PRAGMAS.items()]
+                self._database = dataset.connect(
+                    self._state.url,
+                    ensure_schema=False,
+                    on_connect_statements=pragmas,
+                    engine_kwargs={"connect_args": {"timeout": 60}},
+                )
+            if self._table is None or self._version != version:
+                self._table = dataset.Table(self._database, "files")
+                self._version = version
+            return self._table
+
+    def close(self) -> None:
+        """Close the database; the next use opens it again."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+            self._database = self._table = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in _REFUSED:
+            raise ColumnError(
+                f"files.{name} is not offered: columns come and go with what is published and saved"
+            )
+        return getattr(self.table, name)
+
+    def __repr__(self) -> str:
+        return f"<Files {len(self)} in {self._state.path}>"
+
+    def _known(self, column: str) -> bool:
+        if self.table.has_column(column):
+            return True
+        warn_unknown(self._state, column, self.columns)
+        return False
+
+    def _where(self, filters: Mapping[str, Any], deleted: bool | None) -> Any:
+        from mmmeta_core.files.filters import translate
+
+        table = self.table
+
+        def column(name: str) -> Any:
+            return table.table.c[name] if name in table.table.c else self._known(name) or None
+
+        if deleted is not None and "__deleted_at" not in filters:
+            filters = {**filters, "__deleted_at": {"not": None} if deleted else None}
+        return translate(filters, column, self._state.kinds())
+
+
+_ARGUMENTS: Final = ("_limit", "_offset", "order_by", "_streamed", "_step")
+
+
+def _listed(value: str | Sequence[str] | None) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)

@@ -1,0 +1,434 @@
+"""Generate: metadata files on disk → catalog.
+
+Three steps: *look* compares the tree with what was seen last time, *read* parses what differs, *stage* writes into
+the catalog. A file that did not change is never opened. When several files have the same key, the first path, in
+the order of folder and name, is the document's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from mmmeta_core.config import Config
+from mmmeta_core.database.catalog import Catalog, Change
+from mmmeta_core.database.columns import RESCUED, Columns
+from mmmeta_core.database.scan import RACY, Scan, Seen
+from mmmeta_core.database.sqlite import chunks
+from mmmeta_core.documents import Entry, flatten, read_document, sha1, walk
+from mmmeta_core.errors import DocumentError, RefusedError
+from mmmeta_core.types import Key, Sql, is_key
+
+log = logging.getLogger(__name__)
+
+METADATA_GONE: Final = "metadata file is gone"
+DOCUMENT_GONE: Final = "document is gone"
+REPLACED: Final = "not in the replaced catalog"
+_COMES_BACK: Final = (METADATA_GONE, REPLACED)
+
+_BATCH: Final = 2_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RACY_NS: Final = 2_000_000_000
+_PROGRESS_SECONDS: Final = 5.0
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """What a run is to do besides taking in new and changed metadata files."""
+
+    ensure: bool = False
+    """Soft-delete documents whose metadata file is gone."""
+    ensure_files: bool = False
+    """Soft-delete documents whose file is gone, and restore them when it is back."""
+    no_meta: bool = False
+    """Catalog the files themselves; there are no metadata files."""
+    replace: bool = False
+    """Start over: the catalog is to hold what is on disk now and nothing else."""
+    force: bool = False
+    """Delete even more than half of the archive."""
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """What a run did. `invalid` counts all files that can't be taken at present, `read` the files it opened."""
+
+    added: int
+    updated: int
+    unchanged: int
+    deleted: int
+    restored: int
+    invalid: int
+    duplicates: int
+    rescued: int
+    read: int
+    pending: int
+    seconds: float = field(compare=False)
+
+
+@dataclass
+class _Counts:
+    added: int = 0
+    updated: int = 0
+    deleted: int = 0
+    restored: int = 0
+    read: int = 0
+    rescued: int = 0
+    files: int = 0
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A file that is to be read, and what was known of it before."""
+
+    entry: Entry
+    before: Seen | None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file that was read: a document, or the reason why there is none."""
+
+    look: _Look
+    at_ns: int
+    key: Key | None = None
+    document: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def generate(
+    catalog: Catalog,
+    scan: Scan,
+    root: Path,
+    config: Config,
+    options: GenerateOptions = GenerateOptions(),
+    progress: Progress | None = None,
+) -> GenerateResult:
+    """Bring the catalog up to what is below `root`.
+
+    Works in batches of some thousand documents, each taken in as a whole, so a run that is killed goes on where
+    it was. Idempotent. The caller holds the metadir's lock. Raises `ConfigError` when `root` is no folder, and
+    `RefusedError` when it would delete more than half of the documents and `force` is not set; what is new or changed
+    is in the catalog then all the same.
+    """
+    started = time.monotonic()
+    return _Run(catalog, scan, root, config, options, progress).run(started)
+
+
+class _Run:
+    def __init__(
+        self,
+        catalog: Catalog,
+        scan: Scan,
+        root: Path,
+        config: Config,
+        options: GenerateOptions,
+        progress: Progress | None,
+    ) -> None:
+        self.catalog = catalog
+        self.scan = scan
+        self.root = root
+        self.config = config
+        self.options = options
+        self.progress = progress
+        self.counts = _Counts()
+        self.columns: Columns = catalog.columns()
+        self.contested: set[Key] = set()
+        self.unsettled: list[Seen] = []
+        self._reported = time.monotonic()
+
+    def run(self, started: float) -> GenerateResult:
+        log.info("looking for %s below %s", "files" if self.options.no_meta else "metadata files", self.root)
+        self.scan.begin(self.root, self._settings())
+        if self.options.replace:
+            self.scan.forget_times()
+        for looks in chunks(self._look(), _BATCH):
+            self._take([self._read(look) for look in looks])
+        contested = sorted(self.contested, key=lambda key: (str(type(key)), key))
+        self._settle(contested)
+        self._delete()
+        result = self._result(started, len(contested))
+        log.info(
+            "catalog: %d added, %d updated, %d unchanged, %d deleted, %d restored, %d invalid; %d files read in %.1f s",
+            *(
+                result.added,
+                result.updated,
+                result.unchanged,
+                result.deleted,
+                result.restored,
+                result.invalid,
+            ),
+            *(result.read, result.seconds),
+        )
+        return result
+
+    def _result(self, started: float, contested: int) -> GenerateResult:
+        counts = self.counts
+        invalid = self.scan.count(problems=True)
+        return GenerateResult(
+            added=counts.added,
+            updated=counts.updated,
+            unchanged=max(counts.files - counts.added - counts.updated - counts.restored - invalid, 0),
+            deleted=counts.deleted,
+            restored=counts.restored,
+            invalid=invalid,
+            duplicates=contested,
+            rescued=counts.rescued,
+            read=counts.read,
+            pending=self.catalog.pending_count(),
+            seconds=time.monotonic() - started,
+        )
+
+    def _settings(self) -> str:
+        """Return what decides how a file is read: when it differs from last time, every file is read again."""
+        config = self.config
+        values = [config.unique, config.file_name, config.include, config.required, dict(config.types)]
+        return orjson.dumps([self.options.no_meta, *values], option=orjson.OPT_SORT_KEYS).decode()
+
+    # --- look
+
+    def _look(self) -> Iterator[_Look]:
+        """Yield the files that are new or differ from last time, and forget those that are gone."""
+        unseen = self.scan.folders()
+        suffix = None if self.options.no_meta else ".json"
+        for folder, entries in walk(self.root, suffix=suffix, on_error=self._unreadable):
+            unseen.discard(folder)
+            known = self.scan.folder(folder)
+            for entry in entries:
+                before = known.pop(entry.name, None)
+                if before is None or (before.size, before.mtime_ns, before.inode) != (
+                    entry.size,
+                    entry.mtime_ns,
+                    entry.inode,
+                ):
+                    yield _Look(entry, before)
+            self.counts.files += len(entries)
+            self._gone(list(known.values()))
+        for folder in sorted(unseen):
+            self._gone(list(self.scan.folder(folder).values()))
+
+    def _gone(self, seen: list[Seen]) -> None:
+        """Forget files; another file with the same key, if there is one, becomes the document's."""
+        if seen:
+            keys = {one.key for one in seen if one.key is not None}
+            self.contested.update(self.scan.forget(seen, keys))
+
+    def _unreadable(self, path: str, reason: str) -> None:
+        log.warning("can't look into %s: %s", path, reason)
+
+    # --- read
+
+    def _read(self, look: _Look) -> _Read:
+        self.counts.read += 1
+        self._report()
+        at_ns = time.time_ns()
+        path = self.root / look.entry.folder / look.entry.name
+        try:
+            document = self._describe(look.entry, path) if self.options.no_meta else self._metadata(path)
+            return _Read(look, at_ns, self._key(document), document)
+        except DocumentError as error:
+            log.warning("invalid: %s: %s", path.relative_to(self.root), error)
+            return _Read(look, at_ns, problem=str(error))
+
+    def _metadata(self, path: Path) -> dict[str, Any]:
+        try:
+            document = flatten(read_document(path, limit=self.config.max_metadata_bytes))
+        except OSError as error:
+            raise DocumentError(f"can't be read: {error.strerror}") from error
+        missing = [key for key in self.config.required if document.get(key) is None]
+        if missing:
+            raise DocumentError(
+                f"required {'key is' if len(missing) == 1 else 'keys are'} missing: {', '.join(missing)}"
+            )
+        if self.config.include:
+            document = {key: value for key, value in document.items() if self.config.keeps(key)}
+        return document
+
+    def _describe(self, entry: Entry, path: Path) -> dict[str, Any]:
+        try:
+            digest = sha1(path)
+        except OSError as error:
+            raise DocumentError(f"can't be read: {error.strerror}") from error
+        relative = f"{entry.folder}/{entry.name}" if entry.folder else entry.name
+        return {
+            "name": entry.name,
+            "path": relative,
+            "size": entry.size,
+            "modified_at": _EPOCH + timedelta(microseconds=entry.mtime_ns // 1_000),
+            self.config.file_name: relative,
+            self.config.unique: digest,
+        }
+
+    def _key(self, document: dict[str, Any]) -> Key:
+        """Take the key out of the document."""
+        unique = self.config.unique
+        if document.get(unique) is None:
+            raise DocumentError(f"key {unique!r} is {'null' if unique in document else 'missing'}")
+        key = document.pop(unique)
+        if not is_key(key):
+            raise DocumentError(f"key {unique!r} is not text or an integer: {key!r:.80}")
+        return key  # type: ignore[no-any-return]
+
+    # --- stage
+
+    def _take(self, reads: list[_Read]) -> None:
+        """Take a batch in: documents into the catalog first, then what was seen into the scan cache."""
+        others = self._other_paths(reads)
+        changes: list[Change] = []
+        seen: list[Seen] = []
+        for read in reads:
+            before, problem, shape = read.look.before, read.problem, None
+            if read.key is not None:
+                try:
+                    change, shape = self._fit(read.key, read.document, self._shape_of(before))
+                    if not others.get(read.key, set()) - {_path(read.look.entry)}:
+                        changes.append(change)
+                    else:
+                        self.contested.add(read.key)
+                except DocumentError as error:
+                    log.warning("invalid: %s: %s", _path(read.look.entry), error)
+                    problem = str(error)
+            if before is not None and before.key is not None and before.key != read.key and problem is None:
+                self.contested.add(before.key)
+            seen.append(self._seen(read, problem, shape))
+        self._stage(changes)
+        # A contested file is noted as still to be read, until its key is settled: this run may be killed before.
+        self.unsettled += [one for one in seen if one.key in self.contested]
+        self.scan.remember(one._replace(mtime_ns=RACY) if one.key in self.contested else one for one in seen)
+
+    def _other_paths(self, reads: list[_Read]) -> dict[Key, set[str]]:
+        """Return the paths of all files, of this batch or seen before, by the keys of this batch."""
+        keys = {read.key for read in reads if read.key is not None}
+        paths: dict[Key, set[str]] = {key: set() for key in keys}
+        for read in reads:
+            if read.key is not None:
+                paths[read.key].add(_path(read.look.entry))
+        for other in self.scan.with_keys(keys):
+            if other.key is not None:
+                paths[other.key].add(other.path)
+        return paths
+
+    def _shape_of(self, before: Seen | None) -> frozenset[str]:
+        return self.scan.shape(before.shape) if before is not None else frozenset()
+
+    def _fit(self, key: Key, document: dict[str, Any], before: frozenset[str]) -> tuple[Change, int]:
+        """Return the change that makes the catalog's document what the file says, and the shape of the file."""
+        fitted = self.columns.fit(document, self.config.types)
+        self.counts.rescued += len(fitted.rescued)
+        emptied = self.columns.kinds if self.options.replace else before
+        values: dict[str, Sql] = {**dict.fromkeys(emptied), RESCUED: fitted.rescued_json(), **fitted.row}
+        return Change(key, values), self.scan.shape_id(fitted.row)
+
+    def _stage(self, changes: list[Change]) -> None:
+        staged = self.catalog.stage(changes, self.columns, restores=_COMES_BACK)
+        self.counts.added += staged.added
+        self.counts.updated += staged.updated
+        self.counts.restored += staged.restored
+
+    def _seen(self, read: _Read, problem: str | None, shape: int | None) -> Seen:
+        entry, before = read.look.entry, read.look.before
+        key = read.key if problem is None else (before.key if before else None)
+        shape = shape if problem is None else (before.shape if before else None)
+        racy = read.at_ns - entry.mtime_ns < _RACY_NS
+        return Seen(
+            entry.folder,
+            entry.name,
+            entry.size,
+            RACY if racy else entry.mtime_ns,
+            entry.inode,
+            key,
+            shape,
+            problem,
+        )
+
+    def _settle(self, contested: list[Key]) -> None:
+        """Read again what decides keys that several files have, or that one file has lost to another."""
+        for keys in chunks(contested, _BATCH):
+            first: dict[Key, Seen] = {}
+            for seen in self.scan.with_keys(keys):
+                if seen.key is not None:
+                    first.setdefault(seen.key, seen)
+            changes = []
+            for key, seen in first.items():
+                entry = Entry(seen.folder, seen.name, seen.size, seen.mtime_ns, seen.inode)
+                read = self._read(_Look(entry, seen))
+                if read.key == key:
+                    changes.append(self._fit(key, read.document, self._shape_of(seen))[0])
+            self._stage(changes)
+        self.scan.remember(self.unsettled)
+
+    # --- delete
+
+    def _delete(self) -> None:
+        if self.options.ensure or self.options.replace:
+            reason = REPLACED if self.options.replace else METADATA_GONE
+            self._soft_delete(self._without_source(), reason)
+        if self.options.ensure_files:
+            gone, back = self._check_documents()
+            self._soft_delete(gone, DOCUMENT_GONE)
+            restored = self.catalog.stage((Change(key, {}) for key in back), restores=[DOCUMENT_GONE])
+            self.counts.restored += restored.restored
+
+    def _without_source(self) -> list[Key]:
+        """Return the documents that no file on disk stands for."""
+        connection = self.catalog.connection
+        connection.execute("ATTACH ? AS scan", (f"{self.scan.path.absolute().as_uri()}?mode=rw",))
+        try:
+            rows = connection.execute(
+                f"SELECT {self.catalog.quoted_key} FROM files WHERE __deleted_at IS NULL AND {self.catalog.quoted_key} "
+                "NOT IN (SELECT key FROM scan.sources WHERE key IS NOT NULL)"
+            )
+            return [key for (key,) in rows]
+        finally:
+            connection.execute("DETACH scan")
+
+    def _check_documents(self) -> tuple[list[Key], list[Key]]:
+        """Return the live documents whose file is gone, and the deleted ones whose file is back."""
+        gone, back = [], []
+        for key, name, reason in self.catalog.file_names(self.config.file_name):
+            if reason not in (None, DOCUMENT_GONE):
+                continue
+            there = self._document_exists(key, name)
+            if there is False and reason is None:
+                gone.append(key)
+            elif there and reason is not None:
+                back.append(key)
+        return gone, back
+
+    def _document_exists(self, key: Key, name: object) -> bool | None:
+        """Whether a document's file is below the root or beside its metadata file; None when it has no name."""
+        if not isinstance(name, str) or not name or "\0" in name:
+            return None
+        folders = {"", *(seen.folder for seen in self.scan.with_keys([key]))}
+        return any((self.root / folder / name).is_file() for folder in folders)
+
+    def _soft_delete(self, keys: list[Key], reason: str) -> None:
+        live = self.catalog.count()
+        if len(keys) * 2 > live and not self.options.force:
+            raise RefusedError(
+                f"{len(keys)} of {live} documents would be deleted ({reason}); is {self.root} complete? "
+                "Nothing was deleted. If it is meant, run again with force (--force)"
+            )
+        self.counts.deleted += self.catalog.soft_delete(keys, reason)
+
+    # --- parts
+
+    def _report(self) -> None:
+        if self.progress is not None:
+            self.progress(self.counts.read)
+        now = time.monotonic()
+        if now - self._reported > _PROGRESS_SECONDS:
+            self._reported = now
+            log.info("read %d files so far, of %d looked at", self.counts.read, self.counts.files)
+
+
+def _path(entry: Entry) -> str:
+    return f"{entry.folder}/{entry.name}" if entry.folder else entry.name

@@ -1,0 +1,85 @@
+"""`head.json`: a hint of what the newest revision is, so that nobody has to list the log.
+
+It is written after the segment that it names, and may lag behind the log, never run ahead of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from mmmeta_core.errors import LogError
+
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Which `meta.db` lies at the remote: its revision, size in bytes, SHA-256, and the log's bytes up to there."""
+
+    revision: int
+    size: int
+    sha256: str
+    log_bytes: int
+    etag: str = ""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The newest revision that was known when this was written; `store` and `config` are as of that revision."""
+
+    archive: str
+    revision: int
+    unique: str
+    digest: str
+    log_bytes: int
+    snapshot: Snapshot | None = None
+    store: Mapping[str, str] = field(default_factory=dict)
+    config: str | None = None
+
+    def to_json(self) -> bytes:
+        """Return the file's bytes."""
+        return orjson.dumps({"format": FORMAT, **asdict(self)}, option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def parse_head(data: bytes, source: str) -> Head:
+    """Read the file's bytes. Raises `LogError` naming `source`."""
+    try:
+        values: dict[str, Any] = orjson.loads(data)
+        written = values.pop("format")
+        if written > FORMAT:
+            raise LogError(
+                f"{source} has format {written}, this mmmeta reads up to {FORMAT}: install a newer mmmeta"
+            )
+        known = {name: values[name] for name in Head.__dataclass_fields__ if name in values}
+        snapshot = known.get("snapshot")
+        if snapshot is not None:
+            known["snapshot"] = Snapshot(
+                **{n: snapshot[n] for n in Snapshot.__dataclass_fields__ if n in snapshot}
+            )
+        head = Head(**known)
+        _check(head)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LogError(
+            f"{source} is damaged ({error}); a publisher's next push writes it anew if it is removed"
+        ) from error
+    return head
+
+
+def _check(head: Head) -> None:
+    if not isinstance(head.revision, int) or not isinstance(head.log_bytes, int) or head.revision < 1:
+        raise ValueError("no revision")
+    if not all(
+        isinstance(value, str) for value in (head.archive, head.unique, head.digest, *head.store.values())
+    ):
+        raise ValueError("text expected")
+    if head.config is not None and not isinstance(head.config, str):
+        raise ValueError("config is not text")
+    snapshot = head.snapshot
+    if snapshot and not all(
+        isinstance(n, int) for n in (snapshot.revision, snapshot.size, snapshot.log_bytes)
+    ):
+        raise ValueError("snapshot without numbers")

@@ -1,0 +1,323 @@
+"""`Metadir`: a catalog of documents with its store, its remote, and this client's state. Composes all the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from mmmeta_core import generate as generating
+from mmmeta_core import lock, sync
+from mmmeta_core import update as updating
+from mmmeta_core.config import Config
+from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.database.scan import open_scan
+from mmmeta_core.database.state import State
+from mmmeta_core.database.work import Failure, Work
+from mmmeta_core.errors import CatalogError, ConfigError
+from mmmeta_core.paths import NAME, Paths
+from mmmeta_core.remotes import Remote, open_remote
+from mmmeta_core.store import Store
+
+if TYPE_CHECKING:
+    from mmmeta_core.download import DownloadResult
+    from mmmeta_core.process import Documents
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What `sync` did; `generated` and `pushed` are None where the role did not need them."""
+
+    pulled: sync.PullResult | None
+    generated: generating.GenerateResult | None
+    pushed: sync.PushResult | None
+    updated: updating.UpdateResult
+
+
+@dataclass(frozen=True)
+class Insight:
+    """Where a metadir stands. Revisions are 0 before the first; times are None until something happened."""
+
+    path: str
+    remote: str | None
+    unique: str
+    files: int
+    deleted: int
+    invalid: int
+    pending: int
+    revision: int
+    state_revision: int
+    remote_last_updated: datetime | None
+    local_last_updated: datetime | None
+    columns: Mapping[str, str]
+
+
+class Metadir:
+    """The metadir `path/_mmmeta`.
+
+        m = mmmeta("./client", remote="s3://bucket/archive")
+        m.pull(); m.update()
+        for file in m.files(document_type="contract", imported=False):
+            …
+            file["imported"] = True
+            file.save()
+
+    What is not given comes from the environment, read when this is called: `MMMETA` (else the working folder),
+    `MMMETA_FILES_ROOT` (else `path`), `MMMETA_REMOTE`, `MMMETA_STATE_DB` (else `path/_mmmeta/state.db`). Nothing is
+    read, written or connected to before it is needed. May be used by many threads; writers of one metadir,
+    also in other processes, wait for each other. `close()`, or leaving a `with` block, closes the databases.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        files_root: str | os.PathLike[str] | None = None,
+        remote: str | os.PathLike[str] | Remote | None = None,
+        state_db: str | os.PathLike[str] | None = None,
+    ) -> None:
+        base = Path(path or os.environ.get("MMMETA") or Path.cwd())
+        root = files_root or os.environ.get("MMMETA_FILES_ROOT") or None
+        where = remote or os.environ.get("MMMETA_REMOTE") or None
+        if base.is_file():
+            raise ConfigError(f"{base} is a file; give the folder that holds, or is to hold, {NAME}")
+        self.path = base
+        self.paths = Paths(base / NAME)
+        self.files_root = Path(root) if root else base
+        self.remote: Remote | None = open_remote(where) if where else None
+        self._generates = bool(root)
+        self._replica = sync.Replica(self.paths)
+        self._state_db = _state_path(state_db or os.environ.get("MMMETA_STATE_DB") or self.paths.state)
+        self._state: State | None = None
+        self._files: Documents | None = None
+
+    # --- parts
+
+    @property
+    def config(self) -> Config:
+        """The settings in `config.yml`, as they are now."""
+        return Config.load(self.paths.config)
+
+    @property
+    def store(self) -> Store:
+        """The typed key-value store. Keys beginning with `local_` stay here, others go with the next push."""
+        return Store(self.paths.store)
+
+    @property
+    def files(self) -> Documents:
+        """The documents, as of the last `update`."""
+        from mmmeta_core.files.publish import Publisher
+        from mmmeta_core.process import Documents
+
+        state = self.state
+        if self._files is None:
+            config = self.config
+            self._files = Documents(state, config, Publisher(config, self._edit))
+        return self._files
+
+    @property
+    def state(self) -> State:
+        """The state db."""
+        unique = self.config.unique
+        if self._state is None or self._state.unique != unique:
+            self.close()
+            self._state = State(self._state_db, unique)
+        return self._state
+
+    @property
+    def revision(self) -> int:
+        """The revision that the local catalog has; 0 before the first."""
+        if not self.paths.meta.exists():
+            return 0
+        with self._replica.catalog() as catalog:
+            return catalog.position.revision
+
+    @property
+    def state_revision(self) -> int:
+        """The revision that `files` shows; 0 before the first."""
+        return self.state.revision
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        remote = f" remote={self.remote.url}" if self.remote else ""
+        return f"<Metadir {self.path}{remote}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the databases; the next use opens them again."""
+        if self._files is not None:
+            self._files.close()
+        if self._state is not None:
+            self._state.close()
+        self._files = self._state = None
+
+    # --- verbs
+
+    def generate(
+        self,
+        *,
+        ensure: bool = False,
+        ensure_files: bool = False,
+        no_meta: bool = False,
+        replace: bool = False,
+        force: bool = False,
+        progress: generating.Progress | None = None,
+    ) -> generating.GenerateResult:
+        """Take new and changed metadata files below `files_root` into the catalog; see `generate.generate`.
+
+        The next `push` publishes them, the next `update` shows them in `files`.
+        """
+        options = generating.GenerateOptions(ensure, ensure_files, no_meta, replace, force)
+        if not self.files_root.is_dir():
+            raise ConfigError(
+                f"{self.files_root} is not a folder: give the one that holds the metadata files"
+            )
+        with (
+            lock.exclusive(self.paths.lock),
+            self._replica.catalog() as catalog,
+            open_scan(self.paths.scan) as scan,
+        ):
+            return generating.generate(
+                catalog, scan, self.files_root.resolve(), self.config, options, progress
+            )
+
+    def pull(self) -> sync.PullResult:
+        """Bring the local catalog, store and settings to the remote's newest revision; see `sync.pull`."""
+        remote = self._need_remote()
+        remote_here = self.paths.root.is_dir()
+        if not remote_here:
+            remote.check()
+        with lock.exclusive(self.paths.lock):
+            return sync.pull(self._replica, remote)
+
+    def push(self) -> sync.PushResult:
+        """Publish what waits here as a new revision; see `sync.push`.
+
+        Without a remote the archive is published where it lies: the log is kept in this metadir, and clients may use
+        this folder as their remote.
+        """
+        remote = self.remote or open_remote(self.path)
+        with lock.exclusive(self.paths.lock):
+            return sync.push(self._replica, remote)
+
+    def update(self) -> updating.UpdateResult:
+        """Merge what is new in the catalog into `files`; see `update.update`."""
+        if not self.paths.root.is_dir():
+            if self.remote is None:
+                raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
+            self.remote.check()
+        with lock.exclusive(self.paths.lock), self._replica.catalog() as catalog:
+            return updating.update(catalog, self.state, self.store, self.paths.root)
+
+    def sync(self) -> SyncResult:
+        """Do what the role needs: pull, generate if there is a `files_root`, push if documents wait, update."""
+        pulled = self.pull() if self.remote is not None else None
+        generated = self.generate() if self._generates else None
+        pushed = self.push() if generated is not None or self._has_pending() else None
+        return SyncResult(pulled, generated, pushed, self.update())
+
+    def download(self, dest: str | os.PathLike[str], *, workers: int = 8, **filters: Any) -> DownloadResult:
+        """Fetch the matching documents that were not downloaded yet into `dest`; see `download.download`."""
+        from mmmeta_core.download import download
+
+        return download(
+            self.state,
+            self.files,
+            self._need_remote(),
+            self.config,
+            Path(dest),
+            workers=workers,
+            filters=filters,
+        )
+
+    def failures(self, mark: str = "imported") -> Iterator[Failure]:
+        """Yield the documents that a pipeline failed at, the latest first."""
+        return Work(self.state, mark).failures()
+
+    def retry_failed(self, mark: str = "imported") -> int:
+        """Make a pipeline's failed documents due at once; return how many."""
+        return Work(self.state, mark).retry()
+
+    def touch(self, key: str) -> datetime:
+        """Store the current time under `key`, and return it."""
+        return self.store.touch(key)
+
+    def invalid(self) -> list[tuple[str, str]]:
+        """Return path and reason of each metadata file that the last `generate` could not take."""
+        if not self.paths.scan.exists():
+            return []
+        with open_scan(self.paths.scan) as scan:
+            return list(scan.problems())
+
+    def inspect(self) -> Insight:
+        """Return where this metadir stands."""
+        if not self.paths.root.is_dir():
+            raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
+        with self._replica.catalog() as catalog:
+            position, kinds = catalog.position, catalog.kinds()
+            counts = catalog.count(), catalog.count(deleted=True), catalog.pending_count()
+        store = self.store
+        return Insight(
+            path=str(self.path),
+            remote=self.remote.url if self.remote else None,
+            unique=self.config.unique,
+            files=counts[0],
+            deleted=counts[1],
+            invalid=len(self.invalid()),
+            pending=counts[2],
+            revision=position.revision,
+            state_revision=self.state_revision,
+            remote_last_updated=_time(store.get("remote_last_updated")),
+            local_last_updated=_time(store.get("local_last_updated")),
+            columns=dict(sorted(kinds.items())),
+        )
+
+    # --- composing
+
+    def _need_remote(self) -> Remote:
+        if self.remote is None:
+            raise ConfigError(
+                "there is no remote: give remote=…, --remote or MMMETA_REMOTE (a folder or s3://bucket/prefix)"
+            )
+        return self.remote
+
+    def _has_pending(self) -> bool:
+        with self._replica.catalog() as catalog:
+            return catalog.pending_count() > 0
+
+    @contextmanager
+    def _edit(self) -> Iterator[Catalog]:
+        with lock.exclusive(self.paths.lock), self._replica.catalog() as catalog:
+            yield catalog
+            self.state.merge(catalog.path)
+
+
+def _time(value: object) -> datetime | None:
+    return value if isinstance(value, datetime) else None
+
+
+def _state_path(value: str | os.PathLike[str]) -> Path:
+    """Return the file of the state db. Raises `ConfigError` for a database that is not SQLite."""
+    text = os.fspath(value)
+    if text.startswith("sqlite:///"):
+        return Path(text.removeprefix("sqlite:///"))
+    if "://" in text:
+        scheme = text.split("://", 1)[0]
+        raise ConfigError(f"the state db can be an SQLite file (a path or sqlite:///path), not {scheme}")
+    return Path(text)

@@ -1,0 +1,62 @@
+"""Where things are in a metadir, here and at a remote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+NAME: Final = "_mmmeta"
+
+META_DB: Final = "meta.db"
+STATE_DB: Final = "state.db"
+HEAD: Final = "head.json"
+CONFIG: Final = "config.yml"
+STORE: Final = "_store"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of a local metadir. Of these `state`, `scan` and `lock` are private and never leave the machine."""
+
+    root: Path
+
+    @property
+    def meta(self) -> Path:
+        """The catalog."""
+        return self.root / META_DB
+
+    @property
+    def state(self) -> Path:
+        """The client's state."""
+        return self.root / STATE_DB
+
+    @property
+    def scan(self) -> Path:
+        """What `generate` saw."""
+        return self.root / "cache.db"
+
+    @property
+    def store(self) -> Path:
+        """The folder of the store's values."""
+        return self.root / STORE
+
+    @property
+    def config(self) -> Path:
+        """The settings that are published with the catalog."""
+        return self.root / CONFIG
+
+    @property
+    def lock(self) -> Path:
+        """What the one writer of this metadir holds."""
+        return self.root / ".lock"
+
+
+def remote_name(name: str) -> str:
+    """Return the name of a metadir's file as the remote has it."""
+    return f"{NAME}/{name}"
+
+
+def store_name(key: str) -> str:
+    """Return the name of a store value at the remote."""
+    return remote_name(f"{STORE}/{key}")

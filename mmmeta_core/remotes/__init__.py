@@ -1,0 +1,80 @@
+"""Where an archive's objects are: a folder, or a bucket.
+
+boto3 is imported with the first request to a bucket.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from mmmeta_core.errors import ConfigError
+from mmmeta_core.remotes.base import ABSENT, Blob, Remote, Source, Stat
+from mmmeta_core.remotes.local import LocalRemote
+from mmmeta_core.remotes.s3 import S3Remote
+from mmmeta_core.remotes.s3_options import S3Options
+
+__all__ = [
+    "ABSENT",
+    "Blob",
+    "LocalRemote",
+    "Remote",
+    "S3Options",
+    "S3Remote",
+    "Source",
+    "Stat",
+    "open_remote",
+]
+
+# One slash is what is left of an URL that has been a Path.
+_SCHEME: Final = re.compile(r"(s3|file|https?)(?=:)|([A-Za-z][A-Za-z0-9+.-]*)(?=://)")
+
+
+def open_remote(url: str | os.PathLike[str] | Remote, *, s3: S3Options | None = None) -> Remote:
+    """Return the remote at a folder's path, `file:///folder` or `s3://bucket/prefix?endpoint=…`.
+
+    Does no I/O: `Remote.check` says whether it is there. `s3` is for buckets only; what the URL says goes
+    before it. A `Remote` is returned as it is. Raises `ConfigError`.
+    """
+    if isinstance(url, Remote):
+        return url
+    if isinstance(url, os.PathLike):
+        text = os.fsdecode(url)
+    elif isinstance(url, str):
+        text = url
+    else:
+        raise ConfigError(
+            f"A remote is a folder, a file:// or an s3:// URL, not a value of type {type(url).__name__}."
+        )
+    return _open(text, s3 or S3Options())
+
+
+def _open(text: str, s3: S3Options) -> Remote:
+    scheme = _SCHEME.match(text)
+    if not text.strip() or "\0" in text:
+        raise ConfigError("The remote is empty or has a NUL: give a folder, a file:// or an s3:// URL.")
+    if scheme is None:
+        return LocalRemote(Path(text).expanduser())
+    if text.startswith("s3://"):
+        return S3Remote(text, s3)
+    if text.startswith("file://"):
+        return LocalRemote(_folder_of(text))
+    if scheme[0] in ("s3", "file"):
+        raise ConfigError(
+            f"A remote of {scheme[0]} begins with {scheme[0]}:// and is given as text, not as a Path."
+        )
+    raise ConfigError(f"Remotes of {scheme[0]} are not known: give a folder, a file:// or an s3:// URL.")
+
+
+def _folder_of(url: str) -> Path:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigError("The file:// URL is malformed: write file:///folder.") from None
+    path = unquote(parts.path, errors="surrogateescape")
+    if parts.netloc not in ("", "localhost") or not path.startswith("/") or parts.query or parts.fragment:
+        raise ConfigError("A file:// URL names an absolute folder of this machine: write file:///folder.")
+    return Path(path)

@@ -1,0 +1,220 @@
+"""A remote in a bucket of S3, or of one of the stores that speak its protocol.
+
+boto3 is imported with the first request, so that opening a remote costs nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from mmmeta_core.errors import RemoteError, RemoteUnreachableError
+from mmmeta_core.remotes import base
+from mmmeta_core.remotes.base import ABSENT, CHUNK, READ_LIMIT, Blob, Remote, Source, Stat
+from mmmeta_core.remotes.s3_client import make_client
+from mmmeta_core.remotes.s3_errors import code, explained, retries, status
+from mmmeta_core.remotes.s3_options import S3Options, parse_s3_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from botocore.exceptions import ClientError
+    from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
+
+CONFLICTS: Final = 8
+"""How often a conditional write is sent again that S3 could not decide (409)."""
+
+MULTIPART: Final = 100 * 1024 * 1024
+"""Bytes from which an unconditional upload goes in parts."""
+
+_WRITER: Final = "mmmeta-write"
+_NO_OPTIONS: Final = S3Options()
+
+
+class S3Remote(Remote):
+    """The objects below a prefix of a bucket, `s3://bucket/prefix?endpoint=…&region=…&profile=…&anonymous=true`.
+
+    What the URL says goes before `options`, and both before the AWS environment.
+    """
+
+    def __init__(self, url: str, options: S3Options = _NO_OPTIONS) -> None:
+        self.bucket, self.prefix, self.options = parse_s3_url(url, options)
+        self._base = f"{self.prefix}/" if self.prefix else ""
+        self.url = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+        self._made: S3Client | None = None
+        self._making = threading.Lock()
+        self._bucket_seen = False
+
+    def check(self) -> None:
+        """Raise if the bucket does not exist, may not be listed, or does not answer."""
+        # Not HEAD, whose answers have no body to tell a wrong key from a missing permission.
+        with self._asking() as client:
+            client.list_objects_v2(Bucket=self.bucket, Prefix=self._base, MaxKeys=1)
+        self._bucket_seen = True
+
+    def read(self, name: str, *, etag: str | None = None, limit: int = READ_LIMIT) -> Blob | None:
+        """See `Remote.read`."""
+        from botocore.exceptions import ClientError
+
+        condition: dict[str, Any] = {} if etag is None else {"IfNoneMatch": etag}
+        with self._asking(name) as client:
+            try:
+                answer = client.get_object(Bucket=self.bucket, Key=self._key(name), **condition)
+            except ClientError as error:
+                if status(error) == 304:
+                    return None
+                raise
+        with closing(answer["Body"]):
+            return Blob(b"".join(self._body(answer, name, limit)), answer["ETag"])
+
+    def fetch(self, name: str, path: Path, *, limit: int | None = None) -> int:
+        """See `Remote.fetch`."""
+        with self._asking(name) as client:
+            answer = client.get_object(Bucket=self.bucket, Key=self._key(name))
+        with closing(answer["Body"]):
+            return base.save(self._body(answer, name, limit), path)
+
+    def create(self, name: str, source: Source) -> bool:
+        """See `Remote.create`."""
+        return self._put_if(name, source, {"IfNoneMatch": "*"}) is not None
+
+    def write(self, name: str, source: Source, *, if_match: str | None = None) -> str | None:
+        """See `Remote.write`."""
+        if if_match == ABSENT:
+            return self._put_if(name, source, {"IfNoneMatch": "*"})
+        if if_match is not None:
+            return self._put_if(name, source, {"IfMatch": if_match})
+        if isinstance(source, Path) and source.stat().st_size > MULTIPART:
+            return self._upload(name, source)
+        with _body_of(source) as body, self._asking(name) as client:
+            return client.put_object(Bucket=self.bucket, Key=self._key(name), Body=body)["ETag"]
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """See `Remote.names`."""
+        full = self._base + base.check_prefix(prefix)
+        with self._asking() as client:
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=full):
+                names = (found["Key"].removeprefix(self._base) for found in page.get("Contents", ()))
+                yield from filter(base.is_name, names)
+
+    def stat(self, name: str) -> Stat | None:
+        """See `Remote.stat`."""
+        found = self._head(name)
+        return None if found is None else Stat(found["ContentLength"], found["ETag"])
+
+    def remove(self, name: str) -> None:
+        """See `Remote.remove`."""
+        with self._asking(name) as client:
+            client.delete_object(Bucket=self.bucket, Key=self._key(name))
+
+    def _upload(self, name: str, path: Path) -> str:
+        # An interrupted upload is aborted, and the object appears when the last part is there.
+        with path.open("rb") as file, self._asking(name) as client:
+            client.upload_fileobj(file, self.bucket, self._key(name))
+            return client.head_object(Bucket=self.bucket, Key=self._key(name))["ETag"]
+
+    def _put_if(self, name: str, source: Source, condition: dict[str, Any]) -> str | None:
+        """Write if the condition holds; return the etag, or None.
+
+        A first try may have succeeded although its answer was lost; then the next one meets our own object
+        and is told that the condition does not hold. The object's `mmmeta-write` metadata says whose it is.
+        """
+        writer = uuid4().hex
+        for attempt in range(CONFLICTS):
+            with _body_of(source) as body:
+                answer = self._try_put(name, body, condition, writer)
+            if isinstance(answer, str):
+                return answer
+            if status(answer) != 409:
+                tried_before = attempt > 0 or retries(answer) > 0
+                return self._own_etag(name, writer) if tried_before else None
+            time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))  # noqa: S311 - jitter
+        raise RemoteError(
+            f"S3 did not decide who writes {self._what(name)} in {CONFLICTS} tries: try again later."
+        )
+
+    def _try_put(
+        self, name: str, body: bytes | BinaryIO, condition: dict[str, Any], writer: str
+    ) -> str | ClientError:
+        """Return the new etag, or the answer that it was not written: 409, 412, 404 where nothing matches."""
+        from botocore.exceptions import ClientError
+
+        with self._asking(name) as client:
+            try:
+                return client.put_object(
+                    Bucket=self.bucket,
+                    Key=self._key(name),
+                    Body=body,
+                    Metadata={_WRITER: writer},
+                    **condition,
+                )["ETag"]
+            except ClientError as error:
+                if status(error) in (409, 412) or code(error) == "NoSuchKey":
+                    return error
+                raise
+
+    def _own_etag(self, name: str, writer: str) -> str | None:
+        found = self._head(name)
+        return found["ETag"] if found is not None and found["Metadata"].get(_WRITER) == writer else None
+
+    def _head(self, name: str) -> HeadObjectOutputTypeDef | None:
+        from botocore.exceptions import ClientError
+
+        with self._asking(name) as client:
+            try:
+                return client.head_object(Bucket=self.bucket, Key=self._key(name))
+            except ClientError as error:
+                if status(error) != 404:
+                    raise
+        if not self._bucket_seen:
+            self.check()  # answers to HEAD have no body that says whether bucket or object is missing
+        return None
+
+    def _body(self, answer: GetObjectOutputTypeDef, name: str, limit: int | None) -> Iterator[bytes]:
+        size, done = answer["ContentLength"], 0
+        if limit is not None and size > limit:
+            raise base.too_large(self.url, name, size, limit)
+        while True:
+            with explained(self.bucket, self._what(name)):
+                chunk = answer["Body"].read(CHUNK)
+            if not chunk:
+                break
+            done += len(chunk)
+            yield chunk
+        if done != size:
+            raise RemoteUnreachableError(
+                f"{self._what(name)} ended after {done:,} of {size:,} bytes: try again."
+            )
+
+    @contextmanager
+    def _asking(self, name: str = "") -> Iterator[S3Client]:
+        with explained(self.bucket, self._what(name)):
+            yield self._client()
+
+    def _key(self, name: str) -> str:
+        return self._base + base.check_name(name)
+
+    def _what(self, name: str) -> str:
+        return f"{self.url}/{name}" if name else self.url
+
+    def _client(self) -> S3Client:
+        with self._making:
+            if self._made is None:
+                self._made = make_client(self.options)
+            return self._made
+
+
+@contextmanager
+def _body_of(source: Source) -> Iterator[bytes | BinaryIO]:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file
+    else:
+        yield source

@@ -1,0 +1,77 @@
+"""The boto3 client of one remote."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from mmmeta_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+    from mmmeta_core.remotes.s3_options import S3Options
+
+ATTEMPTS: Final = 5
+"""How often a request is sent that fails on the way, the first time included."""
+
+CONNECTIONS: Final = 32
+"""Connections kept open, so that as many threads can download at once."""
+
+CONNECT_SECONDS: Final = 10
+READ_SECONDS: Final = 60
+
+_AMAZON: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+
+def make_client(options: S3Options) -> S3Client:
+    """Return a client of its own session. Raises botocore's errors; `ConfigError` for the endpoint."""
+    from boto3.session import Session
+
+    session = Session(
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=options.secret_access_key,
+        aws_session_token=options.session_token,
+        region_name=options.region,
+        profile_name=options.profile,
+    )
+    client = _client(session, options)
+    if _wants_path_style(client):
+        client = _client(session, options, s3={"addressing_style": "path"})
+    return client
+
+
+def _client(session: Any, options: S3Options, **settings: Any) -> S3Client:
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    if options.anonymous:
+        settings["signature_version"] = UNSIGNED
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        max_pool_connections=CONNECTIONS,
+        # Stores that are not Amazon's often refuse the checksums that newer versions of boto3 add unasked.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        user_agent_extra="mmmeta",
+        **settings,
+    )
+    try:
+        client: S3Client = session.client("s3", endpoint_url=options.endpoint_url, config=config)
+    except BotoCoreError:
+        raise
+    except ValueError:  # without its text, which repeats the endpoint
+        raise ConfigError(
+            "The S3 endpoint of the AWS environment is not a URL: write https://host."
+        ) from None
+    return client
+
+
+def _wants_path_style(client: S3Client) -> bool:
+    """Whether the endpoint, wherever it was configured, is not Amazon's, and no other style was asked for."""
+    host = urlsplit(client.meta.endpoint_url).hostname or ""
+    chosen = (client.meta.config.s3 or {}).get("addressing_style", "auto")  # type: ignore[attr-defined]
+    return not host.endswith(_AMAZON) and chosen == "auto"

@@ -1,0 +1,10 @@
+"""Sync: a remote's change log ↔ the local catalog and store.
+
+`pull` brings what is new here, `push` publishes what waits here. Both look only at what changed.
+"""
+
+from mmmeta_core.sync.pull import PullResult, pull
+from mmmeta_core.sync.push import PushResult, push
+from mmmeta_core.sync.replica import Replica
+
+__all__ = ["PullResult", "PushResult", "Replica", "pull", "push"]

@@ -1,0 +1,120 @@
+"""What a publish leaves at the remote besides the segment: it repeats the log in forms that are quick to read.
+
+The store's values as files, `config.yml`, a snapshot of the catalog when the log since the last one has grown past a
+share of it, and `head.json`, by compare-and-swap, so that an older revision never replaces a newer one. A
+publisher that is killed here leaves hints that lag; the next push mends them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from mmmeta_core.atomic import temporary
+from mmmeta_core.changelog import digest_of
+from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.head import Head, Snapshot
+from mmmeta_core.paths import CONFIG, HEAD, META_DB, remote_name, store_name
+from mmmeta_core.remotes import LocalRemote, Remote
+from mmmeta_core.remotes.base import ABSENT
+from mmmeta_core.sync.pull import read_head
+from mmmeta_core.sync.replica import Replica
+
+log = logging.getLogger(__name__)
+
+_SNAPSHOT_SHARE: Final = 4
+"""A snapshot is due when the log since the last one exceeds this fraction (1/n) of the snapshot's size …"""
+_SNAPSHOT_SEGMENTS: Final = 500
+"""… or this many segments."""
+_TRIES: Final = 20
+
+
+def write_hints(replica: Replica, remote: Remote, catalog: Catalog, *, only_if_behind: bool = False) -> None:
+    """Bring the remote's hints up to the catalog's revision; a newer revision's hints stay.
+
+    With `only_if_behind` it costs nothing when the last pull saw the hints of this very revision.
+    """
+    position = catalog.position
+    if position.archive is None:
+        return
+    if only_if_behind and (catalog.local("head") or "").startswith(f"{remote.url} "):
+        return
+    mine: Snapshot | None = None
+    wrote: set[str] = set()
+    for _ in range(_TRIES):
+        head, etag, _ = read_head(remote)
+        if head is not None and head.revision > position.revision:
+            # Somebody published since, and our store values may have come after theirs.
+            _write_store(remote, {key: head.store.get(key) for key in wrote})
+            new = head
+        else:
+            new = _head(replica, catalog, head)
+            if not _is_here(replica, remote):
+                wrote |= _write_files(remote, head, new)
+                mine = mine or _snapshot(replica, remote, catalog, head)
+        new = replace(new, snapshot=mine or (head.snapshot if head else None))
+        # Written even when it is the same again: only this shows that nobody else's came in between.
+        written = remote.write(remote_name(HEAD), new.to_json(), if_match=etag or ABSENT)
+        if written is not None:
+            if new.revision == position.revision:
+                catalog.set_local(head=f"{remote.url} {written}")
+            return
+    log.warning("%s/%s could not be brought up to date; the next push does it", remote.url, remote_name(HEAD))
+
+
+def _write_files(remote: Remote, before: Head | None, new: Head) -> set[str]:
+    """Write what differs from the last hints: store values and settings. Returns the store's keys."""
+    old: Mapping[str, str] = before.store if before else {}
+    changed = {
+        key: new.store.get(key) for key in old.keys() | new.store.keys() if old.get(key) != new.store.get(key)
+    }
+    _write_store(remote, changed)
+    if new.config is not None and (before is None or before.config != new.config):
+        remote.write(remote_name(CONFIG), new.config.encode())
+    return set(changed)
+
+
+def _head(replica: Replica, catalog: Catalog, before: Head | None) -> Head:
+    position = catalog.position
+    published = catalog.local("config") is not None
+    return Head(
+        archive=position.archive or "",
+        revision=position.revision,
+        unique=catalog.unique,
+        digest=position.digest,
+        log_bytes=position.log_bytes,
+        store=catalog.store(),
+        config=replica.config_text() if published else (before.config if before else None),
+    )
+
+
+def _is_here(replica: Replica, remote: Remote) -> bool:
+    """Whether the remote's metadir is the local one: an archive that is published where it lies."""
+    return isinstance(remote, LocalRemote) and remote.root.resolve() == replica.paths.root.parent.resolve()
+
+
+def _write_store(remote: Remote, texts: Mapping[str, str | None]) -> None:
+    for key, text in texts.items():
+        if text is None:
+            remote.remove(store_name(key))
+        else:
+            remote.write(store_name(key), text.encode())
+
+
+def _snapshot(replica: Replica, remote: Remote, catalog: Catalog, head: Head | None) -> Snapshot | None:
+    """Upload a snapshot if one is due; None if not, or if another publisher was faster."""
+    position = catalog.position
+    there = remote.stat(remote_name(META_DB))
+    last = head.snapshot if head else None
+    if last is not None and there is not None and there.etag == last.etag:
+        grown = (position.log_bytes - last.log_bytes) * _SNAPSHOT_SHARE > last.size
+        if not grown and position.revision - last.revision < _SNAPSHOT_SEGMENTS:
+            return None
+    with temporary(replica.paths.root) as draft:
+        catalog.snapshot(draft)
+        etag = remote.write(remote_name(META_DB), draft, if_match=there.etag if there else ABSENT)
+        if etag is None:
+            return None
+        return Snapshot(position.revision, draft.stat().st_size, digest_of(draft), position.log_bytes, etag)

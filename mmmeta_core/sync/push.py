@@ -1,0 +1,189 @@
+"""Push: what waits in the local catalog, store and settings → the next revision at the remote.
+
+The commit is the creation of segment N+1, which only one publisher can do. Everything written after it (the store's
+files, `config.yml`, `meta.db`, `head.json`) repeats what the log already says; see `hints`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import random
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from mmmeta_core.atomic import temporary
+from mmmeta_core.changelog import Header, Written, open_segment, segment_name, write_segment
+from mmmeta_core.config import Config
+from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.errors import ConflictError, RemoteNotFoundError, RemoteUnreachableError, StoreError
+from mmmeta_core.paths import remote_name
+from mmmeta_core.remotes import Remote
+from mmmeta_core.store import decode_value, encode_value
+from mmmeta_core.sync.hints import write_hints
+from mmmeta_core.sync.pull import MAX_SEGMENT_BYTES, pull
+from mmmeta_core.sync.replica import Replica, digest
+from mmmeta_core.types import format_time, never, to_utc, utcnow
+
+log = logging.getLogger(__name__)
+
+TIMESTAMP: Final = "remote_last_updated"
+"""The store key that each publish sets. It only ever grows, whatever the publisher's clock says."""
+
+_TRIES: Final = 50
+_WAIT_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What was published: `revision` is where the archive is now, `bytes` the size of the segment."""
+
+    revision: int
+    documents: int
+    store_keys: int
+    bytes: int
+    seconds: float = field(compare=False)
+
+    @property
+    def published(self) -> bool:
+        """Whether there was anything to publish."""
+        return self.bytes > 0
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """What is to be published besides documents."""
+
+    store: Mapping[str, str | None]
+    config: str | None
+
+
+def push(replica: Replica, remote: Remote) -> PushResult:
+    """Publish all that waits as one new revision.
+
+    Pulls first, so that changes by other publishers are underneath; who loses the race for a revision pulls and
+    tries the next. All or nothing: a reader sees the documents and the store values of the revision together. A kill
+    before the commit leaves everything waiting, a kill after it is recognised by the next push. Nothing is published
+    when nothing changed. The caller holds the metadir's lock. Raises `ConflictError` after losing too often,
+    `RemoteDeniedError` when the remote is read only, and what `pull` raises.
+    """
+    started = time.monotonic()
+    for attempt in range(_TRIES):
+        pull(replica, remote, probe=attempt > 0)
+        with replica.catalog() as catalog, temporary(replica.paths.root) as draft:
+            waiting = _waiting(replica, catalog)
+            written = _write(catalog, draft, waiting)
+            if written is None:
+                write_hints(replica, remote, catalog, only_if_behind=True)
+                return PushResult(catalog.position.revision, 0, 0, 0, time.monotonic() - started)
+            if _commit(remote, written, draft):
+                _note(replica, catalog, written)
+                write_hints(replica, remote, catalog)
+                log.info("published revision %d: %d documents", written.header.revision, written.documents)
+                return PushResult(
+                    written.header.revision,
+                    written.documents,
+                    len(waiting.store),
+                    written.size,
+                    time.monotonic() - started,
+                )
+        time.sleep(random.uniform(0, _WAIT_SECONDS * min(attempt + 1, 20)))  # noqa: S311 - jitter, not a secret
+    raise ConflictError(
+        f"other publishers to {remote.url} were faster {_TRIES} times in a row; run push again"
+    )
+
+
+def _waiting(replica: Replica, catalog: Catalog) -> _Waiting:
+    """Compare the store's files and `config.yml` with what is published."""
+    published, here = catalog.store(), replica.store.texts()
+    here.pop(TIMESTAMP, None)
+    keys = (here.keys() | published.keys()) - {TIMESTAMP}
+    store = {key: here.get(key) for key in sorted(keys) if here.get(key) != published.get(key)}
+    config = replica.config_text()
+    if config is not None:
+        Config.parse(config, str(replica.paths.config))
+        if digest(config) == catalog.local("config"):
+            config = None
+    return _Waiting(store, config)
+
+
+def _write(catalog: Catalog, draft: Path, waiting: _Waiting) -> Written | None:
+    """Write the next segment into `draft`; None when there is nothing to publish."""
+    nothing_else = not waiting.store and waiting.config is None
+    if nothing_else and next(catalog.deltas(), None) is None:
+        if catalog.pending_count():
+            catalog.drop_empty_pending()
+        return None
+    position = catalog.position
+    now = utcnow()
+    header = Header(
+        archive=position.archive or uuid.uuid4().hex,
+        revision=position.revision + 1,
+        commit=uuid.uuid4().hex,
+        previous=position.digest,
+        at=format_time(now),
+        unique=catalog.unique,
+        log_bytes=position.log_bytes,
+        columns=catalog.new_columns(),
+        store={
+            **waiting.store,
+            TIMESTAMP: encode_value(max(now, _last_timestamp(catalog) + timedelta(microseconds=1))),
+        },
+        config=waiting.config,
+        by=_publisher(),
+    )
+    return write_segment(draft, header, catalog.deltas())
+
+
+def _publisher() -> str:
+    """Return who publishes, for people who read the log."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a container without a user of this number
+        return socket.gethostname()
+
+
+def _last_timestamp(catalog: Catalog) -> datetime:
+    try:
+        value = decode_value(catalog.store().get(TIMESTAMP, ""))
+    except StoreError:
+        return never
+    return to_utc(value) if isinstance(value, datetime) else never
+
+
+def _commit(remote: Remote, written: Written, draft: Path) -> bool:
+    """Create the segment; False when another publisher has this revision."""
+    name = remote_name(segment_name(written.header.revision))
+    try:
+        created = remote.create(name, draft)
+    except RemoteUnreachableError:
+        # The reply may be lost while the segment is there.
+        try:
+            if _is_mine(remote, name, written):
+                return True
+        except RemoteNotFoundError:
+            pass
+        raise
+    return created or _is_mine(remote, name, written)
+
+
+def _is_mine(remote: Remote, name: str, written: Written) -> bool:
+    with temporary(written.path.parent) as theirs:
+        remote.fetch(name, theirs, limit=MAX_SEGMENT_BYTES)
+        with open_segment(theirs, f"{remote.url}/{name}") as (header, _):
+            return header.commit == written.header.commit
+
+
+def _note(replica: Replica, catalog: Catalog, written: Written) -> None:
+    """Note here what was published."""
+    header = written.header
+    replica.store.set_text(TIMESTAMP, header.store[TIMESTAMP])
+    catalog.mark_published(written.position, header.store)
+    if header.config is not None:
+        catalog.set_local(config=digest(header.config))

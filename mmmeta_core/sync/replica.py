@@ -1,0 +1,90 @@
+"""A metadir as one copy of an archive's: its files, and how published store values and settings reach them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mmmeta_core.atomic import write_atomic
+from mmmeta_core.config import Config
+from mmmeta_core.database.catalog import Catalog, open_catalog
+from mmmeta_core.errors import CatalogError, LogError, StoreError
+from mmmeta_core.paths import Paths
+from mmmeta_core.store import Store, check_key, is_local
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """The local side of a sync."""
+
+    paths: Paths
+
+    @property
+    def store(self) -> Store:
+        """The store's files."""
+        return Store(self.paths.store)
+
+    def config(self) -> Config:
+        """Return the settings as they are now; a pull may bring new ones."""
+        return Config.load(self.paths.config)
+
+    def config_text(self) -> str | None:
+        """Return the text of `config.yml`, None when there is none."""
+        try:
+            return self.paths.config.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def catalog(self) -> Iterator[Catalog]:
+        """Open the catalog, keyed as `config.yml` says."""
+        config = self.config()
+        with open_catalog(self.paths.meta, config.unique, max_columns=config.max_columns) as catalog:
+            yield catalog
+
+    def take_config(self, text: str | None, synced: str | None, source: str) -> str | None:
+        """Write settings that were published, unless this metadir has changes of its own to them.
+
+        `synced` is the digest that the last call returned. Returns the digest of what was published.
+        """
+        if text is None:
+            return synced
+        Config.parse(text, source)
+        here = self.config_text()
+        if here is not None and here != text and digest(here) != synced:
+            log.warning("%s was changed here and is kept; the publisher's differs", self.paths.config)
+        elif here != text:
+            write_atomic(self.paths.config, text.encode())
+        return digest(text)
+
+    def take_store(self, published: Mapping[str, str | None], before: Mapping[str, str], source: str) -> None:
+        """Write store values that were published, but none over a value that was changed here since `before`."""
+        for key, text in published.items():
+            try:
+                check_key(key)
+            except StoreError as error:
+                raise LogError(f"{source} has a store key that can't be: {error}") from error
+            if is_local(key):
+                raise LogError(f"{source} publishes the private store key {key!r}")
+            here = self.store.text(key) if key in self.store else None
+            if here == before.get(key) and here != text:
+                self.store.set_text(key, text)
+
+    def check_unique(self, unique: str) -> None:
+        """Raise `CatalogError` unless this metadir is keyed as the archive is."""
+        configured = self.config().unique
+        if configured != unique:
+            raise CatalogError(
+                f"the archive is keyed by {unique!r}, {self.paths.config} says {configured!r}: "
+                f"set metadata.unique to {unique!r} there"
+            )
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text, hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""Update: catalog → state. What the publisher says is merged into the client's database, the client's own stays."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from mmmeta_core.changelog import replay_folder
+from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.database.state import State
+from mmmeta_core.store import Store
+
+log = logging.getLogger(__name__)
+
+HANDLED: Final = "local_last_updated"
+"""The client's store key that holds the `remote_last_updated` which the last update merged."""
+_PUBLISHED: Final = "remote_last_updated"
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What an update changed. `clashes` are the client's own columns that the publisher now publishes too."""
+
+    added: int
+    updated: int
+    unchanged: int
+    deleted: int
+    restored: int
+    revision: int
+    clashes: tuple[str, ...]
+    seconds: float = field(compare=False)
+
+
+def update(catalog: Catalog, state: State, store: Store, metadir: Path) -> UpdateResult:
+    """Merge what is new in the catalog into the state db, in one transaction. Idempotent.
+
+    Segments that another tool copied into `metadir/log` are replayed first. Afterwards the store's
+    `local_last_updated` is the `remote_last_updated` of what was merged, so the two differ exactly when there is more
+    to merge, whatever any clock says. The caller holds the metadir's lock. Raises `LogError`, `CatalogError`.
+    """
+    started = time.monotonic()
+    replay_folder(catalog, metadir)
+    merged = state.merge(catalog.path)
+    handled = catalog.store().get(_PUBLISHED)
+    if handled is not None and (HANDLED not in store or store.text(HANDLED) != handled):
+        store.set_text(HANDLED, handled)
+    for name in merged.clashes:
+        log.warning(
+            "the publisher now publishes a column %r, which is your own here: yours stays, theirs is not shown",
+            name,
+        )
+    log.info(
+        "state: %d added, %d updated, %d deleted, %d restored; at revision %d",
+        *(merged.added, merged.updated, merged.deleted, merged.restored, merged.revision),
+    )
+    return UpdateResult(
+        added=merged.added,
+        updated=merged.updated,
+        unchanged=merged.unchanged,
+        deleted=merged.deleted,
+        restored=merged.restored,
+        revision=merged.revision,
+        clashes=merged.clashes,
+        seconds=time.monotonic() - started,
+    )
