@@ -1,11 +1,11 @@
-# make run | test | check | demo | bench
+# make run | test | check | demo
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 3000
 
-.PHONY: run test demo check format lint types layers bench clean
+.PHONY: run test demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve

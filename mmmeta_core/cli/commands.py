@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mmmeta_core import __version__
-from mmmeta_core.cli.session import Commands, Session, configure_logging
+from mmmeta_core.cli.session import Session, configure_logging
 
 _EPILOG = """Exit codes: 0 done (documents that can't be taken are counted as invalid), 1 not done and one sentence says why,
 2 wrong usage, 130 interrupted. Results go to stdout, the log to stderr."""
@@ -16,7 +16,7 @@ pass_session = click.make_pass_decorator(Session)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--metadir", envvar="MMMETA", show_envvar=True, help="Folder that holds _mmmeta. [default: .]")
 @click.option(
     "--files-root",
@@ -65,7 +65,7 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Delete even more than half of the archive.")
 @json_option
 @pass_session
-def generate(session: Session, as_json: bool, **options: bool) -> None:
+def generate(session: Session, /, as_json: bool, **options: bool) -> None:
     """Take new and changed metadata files into the catalog."""
     from mmmeta_core.cli.printing import echo_result
 
@@ -119,7 +119,8 @@ def inspect(session: Session, invalid: bool, as_json: bool) -> None:
 
 
 @cli.command(
-    epilog="Filters: document_type=contract  imported=false  'retrieved_at>=2021-05-01'  'title~%tax%'  type=a,b  title!=null"
+    epilog="Filters: document_type=contract  imported=false  'retrieved_at>=2021-05-01'  'title~%tax%'  "
+    "type=a,b  title!=null"
 )
 @click.argument("filters", nargs=-1)
 @click.option("--columns", help="Only these, with commas between them.")
@@ -174,7 +175,7 @@ def download(session: Session, dest: str, filters: tuple[str, ...], workers: int
         echo_result(metadir.download(dest, workers=workers, **arguments), as_json=as_json)
 
 
-@cli.group(cls=Commands)
+@cli.group()
 def store() -> None:
     """Read and write the typed key-value store."""
 
