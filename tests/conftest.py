@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import boto3
+import pytest
+
+HERE = Path(__file__).parent
+
+S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test-access",
+    "AWS_SECRET_ACCESS_KEY": "test-secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+Scrape: TypeAlias = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither this machine's settings of mmmeta nor its AWS account are seen by a test."""
+    for name in list(os.environ):
+        if name.startswith(("MMMETA", "AWS_")):
+            monkeypatch.delenv(name)
+    nowhere = tmp_path_factory.getbasetemp() / "no-aws"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
+    for name, value in S3_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of an S3 server on loopback."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | S3_ENVIRONMENT
+    server = subprocess.Popen(
+        [sys.executable, str(HERE / "s3server.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        text=True,
+    )
+    assert server.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+@pytest.fixture
+def s3_client(s3_endpoint: str, clean_environment: None) -> Iterator[Any]:
+    """boto3's own client for the server, to look behind the scenes with."""
+    client = boto3.session.Session().client("s3", endpoint_url=s3_endpoint)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def bucket(s3_client: Any) -> str:
+    """The name of a new empty bucket."""
+    name = f"archive-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(params=["folder", "s3"])
+def remote_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty remote: once a folder, once a prefix in a bucket."""
+    if request.param == "folder":
+        folder = tmp_path / "remote"
+        folder.mkdir()
+        return str(folder)
+    name, endpoint = request.getfixturevalue("bucket"), request.getfixturevalue("s3_endpoint")
+    return f"s3://{name}/some/archive?endpoint={endpoint}"
+
+
+@pytest.fixture
+def scrape(tmp_path: Path) -> Scrape:
+    """Write a metadata file below `tmp_path/documents`, as a scraper does: scrape("a/1", title="x")."""
+
+    def write(name: str, /, **values: Any) -> Path:
+        path = tmp_path / "documents" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values.setdefault("content_hash", name)
+        path.write_text(json.dumps(values), encoding="utf-8")
+        return path
+
+    return write
