@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreKeyError,
     )
-    from mmmeta_core.metadir import Insight, Metadir, SyncResult
+    from mmmeta_core.metadir import Insight, Metadir, Poll, SyncResult
     from mmmeta_core.metadir import Metadir as mmmeta  # noqa: N813 - the name that scripts have always used
     from mmmeta_core.types import never
 
@@ -44,6 +44,7 @@ __all__ = [
     "LogError",
     "Metadir",
     "MmmetaError",
+    "Poll",
     "ReadOnlyColumnError",
     "RefusedError",
     "RemoteDeniedError",
@@ -57,7 +58,7 @@ __all__ = [
     "never",
 ]
 
-_METADIR = {"Insight", "Metadir", "SyncResult"}
+_METADIR = {"Insight", "Metadir", "Poll", "SyncResult"}
 
 
 def __getattr__(name: str) -> Any:

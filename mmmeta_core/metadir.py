@@ -19,10 +19,10 @@ from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.scan import open_scan
 from mmmeta_core.database.state import State
 from mmmeta_core.database.work import Failure, Work
-from mmmeta_core.errors import CatalogError, ConfigError
-from mmmeta_core.paths import NAME, Paths
+from mmmeta_core.errors import CatalogError, ConfigError, RemoteNotFoundError
+from mmmeta_core.paths import NAME, Paths, store_name
 from mmmeta_core.remotes import Remote, open_remote
-from mmmeta_core.store import Store
+from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
 
 if TYPE_CHECKING:
     from mmmeta_core.download import DownloadResult
@@ -37,6 +37,19 @@ class SyncResult:
     generated: generating.GenerateResult | None
     pushed: sync.PushResult | None
     updated: updating.UpdateResult
+
+
+@dataclass(frozen=True)
+class Poll:
+    """A store value at the remote, and the one of the last update here; None where there is none.
+
+    `changed` is whether the two differ: values are compared by difference, never by which one is later.
+    """
+
+    key: str
+    remote: Any
+    handled: Any
+    changed: bool
 
 
 @dataclass(frozen=True)
@@ -197,14 +210,35 @@ class Metadir:
                 catalog, scan, self.files_root.resolve(), self.config, options, progress
             )
 
-    def pull(self) -> sync.PullResult:
-        """Bring the local catalog, store and settings to the remote's newest revision; see `sync.pull`."""
+    def poll(self, key: str = "remote_last_updated") -> Poll:
+        """Compare a store value at the remote with the one that the last `update` merged here.
+
+        One request for one small object; nothing is changed here. Raises `RemoteError` when the remote does not answer,
+        `StoreError` for a key or value that can't be one.
+        """
+        remote = self._need_remote()
+        check_key(key)
+        try:
+            blob = remote.read(store_name(key), limit=MAX_TEXT_BYTES)
+        except RemoteNotFoundError:
+            remote.check()
+            blob = None
+        there = blob.data.decode(errors="replace") if blob else None
+        here = self.state.merged_store().get(key) if self._state_db.exists() else None
+        return Poll(key, _decoded(there), _decoded(here), changed=there != here)
+
+    def pull(self, *, probe: bool = False) -> sync.PullResult:
+        """Bring the local catalog, store and settings to the remote's newest revision; see `sync.pull`.
+
+        An unchanged `head.json` ends it after one request, unless `probe` asks to look for the next segment all the
+        same: `head.json` lags for a moment after a publish.
+        """
         remote = self._need_remote()
         remote_here = self.paths.root.is_dir()
         if not remote_here:
             remote.check()
         with lock.exclusive(self.paths.lock):
-            return sync.pull(self._replica, remote)
+            return sync.pull(self._replica, remote, probe=probe)
 
     def push(self) -> sync.PushResult:
         """Publish what waits here as a new revision; see `sync.push`.
@@ -249,6 +283,10 @@ class Metadir:
     def failures(self, mark: str = "imported") -> Iterator[Failure]:
         """Yield the documents that a pipeline failed at, the latest first."""
         return Work(self.state, mark).failures()
+
+    def due_again(self, mark: str = "imported") -> int:
+        """Return how many documents that a pipeline failed at may be tried again by now."""
+        return Work(self.state, mark).due_again() if self._state_db.exists() else 0
 
     def retry_failed(self, mark: str = "imported") -> int:
         """Make a pipeline's failed documents due at once; return how many."""
@@ -306,6 +344,10 @@ class Metadir:
         with lock.exclusive(self.paths.lock), self._replica.catalog() as catalog:
             yield catalog
             self.state.merge(catalog.path)
+
+
+def _decoded(text: str | None) -> Any:
+    return None if text is None else decode_value(text)
 
 
 def _time(value: object) -> datetime | None:

@@ -153,6 +153,12 @@ class State:
         ).fetchone()[0]
         return total
 
+    def merged_store(self) -> dict[str, str]:
+        """Return the store as published at the revision that was merged last, raw texts by key."""
+        text = get_value(self.connection, "mmmeta_info", "store")
+        store: dict[str, str] = orjson.loads(text) if text else {}
+        return store
+
     def row(self, key: Key) -> Row | None:
         """Return one raw row."""
         return rows_by_key(self.connection, self.unique, [key]).get(key)
@@ -202,7 +208,9 @@ class State:
         written = self._copy(connection, columns, now)
         gone = self._delete_missing(connection, now) if moved else 0
         connection.execute("DROP TABLE temp.changed")
-        set_values(connection, "mmmeta_info", {"archive": archive, "revision": info.get("revision", 0)})
+        store = orjson.dumps(dict(connection.execute("SELECT key, value FROM meta.mmmeta_store"))).decode()
+        merged = {"archive": archive, "revision": info.get("revision", 0), "store": store}
+        set_values(connection, "mmmeta_info", merged)
         return Merged(
             added=int(added),
             updated=written - int(added + deleted + restored),

@@ -134,6 +134,20 @@ class Work:
                 (self.mark,),
             ).rowcount
 
+    def due_again(self) -> int:
+        """Return how many failed documents may be tried again by now and are still to be done."""
+        connection = self.state.connection
+        undone = (
+            f"AND f.{quote(self.mark)} IS NOT 1 " if self.mark in table_columns(connection, "files") else ""
+        )
+        total: int = connection.execute(
+            f"SELECT count(*) FROM mmmeta_work w JOIN files f ON f.{quote(self.state.unique)} = w.key "
+            f"WHERE w.mark = ?1 AND w.error IS NOT NULL AND NOT w.set_aside AND f.__deleted_at IS NULL {undone}"
+            "AND coalesce(w.not_before, '') <= ?2 AND coalesce(w.lease_until, '') <= ?2",
+            (self.mark, format_time(utcnow())),
+        ).fetchone()[0]
+        return total
+
     def failures(self) -> Iterator[Failure]:
         """Yield the failed documents, the latest first."""
         rows = self.state.connection.execute(

@@ -1,0 +1,68 @@
+"""A metadir as a Dagster resource."""
+
+from __future__ import annotations
+
+import dagster as dg
+from pydantic import Field
+
+from mmmeta_core import Metadir
+from mmmeta_core.remotes import Remote, S3Options, open_remote
+
+
+class S3Settings(dg.Config):
+    """How to reach a bucket. What is left out comes from the usual AWS environment."""
+
+    endpoint_url: str | None = Field(
+        default=None, description="Of a store that is not Amazon's: https://host."
+    )
+    region: str | None = Field(default=None, description="Region of the bucket.")
+    profile: str | None = Field(default=None, description="Profile in the AWS configuration.")
+    anonymous: bool = Field(
+        default=False, description="Send requests without a signature, to a public bucket."
+    )
+    access_key_id: str | None = Field(default=None, description="Access key; give an EnvVar.")
+    secret_access_key: str | None = Field(
+        default=None, description="Secret of the access key; give an EnvVar."
+    )
+    session_token: str | None = Field(
+        default=None, description="Token of temporary credentials; give an EnvVar."
+    )
+
+    def options(self) -> S3Options:
+        """Return what the core takes. Raises `ConfigError` for settings that contradict each other."""
+        return S3Options(
+            endpoint_url=self.endpoint_url or None,
+            region=self.region or None,
+            profile=self.profile or None,
+            anonymous=self.anonymous,
+            access_key_id=self.access_key_id or None,
+            secret_access_key=self.secret_access_key or None,
+            session_token=self.session_token or None,
+        )
+
+
+class MetadirResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter is internal to Dagster
+    """One metadir: a publisher's or a client's. Does no I/O before `open` is called.
+
+    resources={"client": MetadirResource(path="./client", remote=EnvVar("ARCHIVE"))}
+    """
+
+    path: str = Field(description="Folder that holds the metadir _mmmeta; made when needed.")
+    files_root: str | None = Field(
+        default=None, description="Publishers: folder of the metadata files. Left out, nothing is generated."
+    )
+    remote: str | None = Field(default=None, description="The archive: a folder or s3://bucket/prefix.")
+    state_db: str | None = Field(
+        default=None,
+        description="SQLite file of the client's state. Left out, _mmmeta/state.db below the path.",
+    )
+    s3: S3Settings = Field(default=S3Settings(), description="How to reach the remote's bucket.")
+
+    def open(self) -> Metadir:
+        """Return the metadir; use it in a `with` block, which closes its databases."""
+        return Metadir(
+            self.path, files_root=self.files_root or None, remote=self._remote(), state_db=self.state_db
+        )
+
+    def _remote(self) -> Remote | None:
+        return open_remote(self.remote, s3=self.s3.options()) if self.remote else None
