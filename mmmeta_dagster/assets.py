@@ -134,10 +134,8 @@ def _downloads(common: "_Common", what: Downloads) -> dg.AssetsDefinition:
                 "%d documents downloaded to %s, %d failed, %d left",
                 *(result.downloaded, what.dest, result.failed, result.left),
             )
-            more = metadata.of_failures(metadir.failures("downloaded"))
-            return _materialized(
-                metadir, result, {**more, "mmmeta/destination": dg.MetadataValue.path(what.dest)}
-            )
+            place = {"mmmeta/destination": dg.MetadataValue.path(what.dest)}
+            return _materialized(metadir, result, {**metadata.of_pipeline(metadir, "downloaded"), **place})
 
     return downloads
 
@@ -156,7 +154,7 @@ def _pipeline(common: "_Common", mark: str, pipeline: Pipeline) -> dg.AssetsDefi
                 max_attempts=pipeline.max_attempts,
                 **_filters(pipeline.filters),
             )
-            return _materialized(metadir, result, metadata.of_failures(metadir.failures(mark)))
+            return _materialized(metadir, result, metadata.of_pipeline(metadir, mark))
 
     return run
 

@@ -10,7 +10,6 @@ from typing import Any
 import dagster as dg
 
 from mmmeta_core import Insight, Metadir
-from mmmeta_core.database.work import Failure
 
 _SHOWN_ROWS = 20
 
@@ -39,8 +38,8 @@ def of_invalid(invalid: Iterable[tuple[str, str]]) -> dict[str, dg.MetadataValue
     return _table("mmmeta/invalid_documents", [{"path": p, "reason": r} for p, r in invalid])
 
 
-def of_failures(failures: Iterable[Failure]) -> dict[str, dg.MetadataValue[Any]]:
-    """Return a table of the documents that a pipeline failed at last, if there are any."""
+def of_pipeline(metadir: Metadir, mark: str) -> dict[str, dg.MetadataValue[Any]]:
+    """Return how many documents a pipeline has done in all, and a table of those it failed at last, if any."""
     rows = [
         {
             "document": str(failure.key),
@@ -49,9 +48,10 @@ def of_failures(failures: Iterable[Failure]) -> dict[str, dg.MetadataValue[Any]]
             "failed_at": failure.failed_at.isoformat(timespec="seconds"),
             "set_aside": failure.set_aside,
         }
-        for failure in failures
+        for failure in metadir.failures(mark)
     ]
-    return _table("mmmeta/failures", rows)
+    done = metadir.files.count(**{mark: True})
+    return {"dagster/row_count": dg.MetadataValue.int(done)} | _table("mmmeta/failures", rows)
 
 
 def _times(insight: Insight) -> dict[str, dg.MetadataValue[Any]]:

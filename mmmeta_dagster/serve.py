@@ -20,6 +20,8 @@ from mmmeta_dagster.example import example_folder, prepare
 _SETTINGS: Final = """\
 telemetry:
   enabled: false
+nux:
+  enabled: false
 """
 _UNFINISHED: Final = [
     dg.DagsterRunStatus.QUEUED,
@@ -42,7 +44,15 @@ def main() -> NoReturn:
     _end_lost_runs()
     print(f"mmmeta: Dagster is starting on http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)  # noqa: T201
     workspace = str(Path("workspace.yaml").absolute())
-    command = [*("-m", "dagster", "dev"), *("-h", "127.0.0.1"), *("-p", str(port)), *("-w", workspace)]
+    # `dagster dev` warns that another program supersedes it, which needs a project laid out for it.
+    quiet = ["-W", "ignore:Function `dev_command` is superseded"]
+    command = [
+        *quiet,
+        *("-m", "dagster", "dev"),
+        *("-h", "127.0.0.1"),
+        *("-p", str(port)),
+        *("-w", workspace),
+    ]
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606
 
 
