@@ -29,6 +29,8 @@ OnError: TypeAlias = Callable[[str, str], None]
 _BOM: Final = b"\xef\xbb\xbf"
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), list})
+_JSON_NAMES: Final = {list: "an array", str: "text", bool: "true or false", type(None): "null"}
+_INT64_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,9 @@ class _Folder:
 
     def add(self, name: str, status: os.stat_result) -> None:
         if stat.S_ISREG(status.st_mode):
-            self.files.append(Entry(self.folder, name, status.st_size, status.st_mtime_ns, status.st_ino))
+            # Some file systems have times and inode numbers beyond what a database can hold.
+            mtime = max(-_INT64_MAX, min(status.st_mtime_ns, _INT64_MAX))
+            self.files.append(Entry(self.folder, name, status.st_size, mtime, status.st_ino & _INT64_MAX))
 
     def is_named_well(self, entry: os.DirEntry[str]) -> bool:
         if entry.name.isascii():
@@ -151,18 +155,20 @@ class _Folder:
 def read_document(path: Path, *, limit: int, max_depth: int = 32) -> dict[str, Any]:
     """Read a metadata file of at most `limit` bytes, nested at most `max_depth` levels.
 
-    Raises `DocumentError` for whatever is wrong with it, so that the others can go on.
+    Raises `DocumentError` for whatever is wrong with it, so that the others can go on. Its message is the reason
+    alone, to be put after the path, which the caller has; one from an `OSError` has that as its cause.
     """
     data = _read(path, limit).removeprefix(_BOM)
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise DocumentError(f"{path} is {_fault(data, error)}") from None
+        raise DocumentError(_fault(data, error, max_depth)) from None
     if not isinstance(document, dict):
-        raise DocumentError(f"{path} must hold a JSON object at the top, not {type(document).__name__}")
+        found = _JSON_NAMES.get(type(document), "a number")
+        raise DocumentError(f"must hold a JSON object at the top, not {found}")
     if _is_deeper(document, max_depth):
-        raise DocumentError(f"{path} is nested deeper than {max_depth} levels")
-    return _exact(path, data) if _LONG_NUMBER.search(data) else document
+        raise DocumentError(_too_deep(max_depth))
+    return _exact(data) if _LONG_NUMBER.search(data) else document
 
 
 def flatten(document: Mapping[str, Any], max_depth: int = 32) -> dict[str, Any]:
@@ -189,16 +195,24 @@ def _read(path: Path, limit: int) -> bytes:
             if size <= limit:
                 return file.readall()
     except OSError as error:
-        raise DocumentError(f"{path} can't be read: {error.strerror}") from error
-    raise DocumentError(f"{path} has {size:,} bytes, more than the {limit:,} of metadata.max_metadata_bytes")
+        raise DocumentError(f"can't be read: {error.strerror}") from error
+    raise DocumentError(f"has {size:,} bytes, more than the {limit:,} of metadata.max_metadata_bytes")
 
 
-def _fault(data: bytes, error: orjson.JSONDecodeError) -> str:
+def _fault(data: bytes, error: orjson.JSONDecodeError, max_depth: int) -> str:
     try:
         data.decode()
     except UnicodeDecodeError as undecodable:
         return f"not UTF-8 text (byte {undecodable.start})"
+    if not data.strip():
+        return "not valid JSON: the file is empty"
+    if error.msg.startswith(("depth limit", "Recursion limit")):
+        return _too_deep(max_depth)
     return f"not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+
+
+def _too_deep(max_depth: int) -> str:
+    return f"nested deeper than {max_depth} levels"
 
 
 def _is_deeper(document: dict[str, Any], max_depth: int) -> bool:
@@ -215,12 +229,12 @@ def _is_deeper(document: dict[str, Any], max_depth: int) -> bool:
     return True
 
 
-def _exact(path: Path, data: bytes) -> dict[str, Any]:
+def _exact(data: bytes) -> dict[str, Any]:
     """Read valid JSON again, slower: orjson makes rounded floats of integers beyond 64 bits."""
     try:
         document: dict[str, Any] = json.loads(data)
     except ValueError:
-        raise DocumentError(f"{path} has a number with too many digits; write it as text") from None
+        raise DocumentError("has a number with too many digits; write it as text") from None
     return document
 
 

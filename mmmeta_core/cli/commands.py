@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
 from typing import Any
 
 import click
 
 from mmmeta_core import __version__
-from mmmeta_core.cli.session import Session, configure_logging
+from mmmeta_core.cli.session import Program, Session, configure_logging, fail
 
 _EPILOG = """Exit codes: 0 done (documents that can't be taken are counted as invalid), 1 not done and one sentence says why,
 2 wrong usage, 130 interrupted. Results go to stdout, the log to stderr."""
+
+log = logging.getLogger(__name__)
 
 pass_session = click.make_pass_decorator(Session)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--metadir", envvar="MMMETA", show_envvar=True, help="Folder that holds _mmmeta. [default: .]")
 @click.option(
     "--files-root",
@@ -52,6 +57,9 @@ def cli(
 
 def main() -> None:
     """Run the command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A character that the terminal's encoding lacks is shown as its code; stderr is so already.
+        sys.stdout.reconfigure(errors="backslashreplace")
     cli(prog_name="mmmeta")
 
 
@@ -72,8 +80,8 @@ def generate(session: Session, /, as_json: bool, **options: bool) -> None:
     with session.open() as metadir:
         result = metadir.generate(**options)  # type: ignore[arg-type]
         echo_result(result, as_json=as_json)
-        if result.invalid and not as_json:
-            click.echo(f"{result.invalid} files can't be taken: mmmeta inspect --invalid", err=True)
+        if result.invalid:
+            log.warning("files that can't be taken: %d; mmmeta inspect --invalid lists them", result.invalid)
 
 
 def _verb(name: str, summary: str) -> None:
@@ -83,11 +91,11 @@ def _verb(name: str, summary: str) -> None:
     def run(session: Session, as_json: bool) -> None:
         from mmmeta_core.cli.printing import echo_result
 
-        with session.open() as metadir:
+        with session.open(existing=name == "push") as metadir:
             echo_result(getattr(metadir, name)(), as_json=as_json)
 
 
-_verb("update", "Merge what is new in the catalog into the documents that find shows.")
+_verb("update", "Merge what is new in the catalog into what find shows.")
 _verb("pull", "Bring the catalog to the remote's newest revision.")
 _verb("push", "Publish what waits here as a new revision.")
 _verb("sync", "Pull; generate and push where this is a publisher; update.")
@@ -101,7 +109,7 @@ def inspect(session: Session, invalid: bool, as_json: bool) -> None:
     """Tell where this metadir stands."""
     from mmmeta_core.cli.printing import echo_json, echo_rows, plain, text
 
-    with session.open() as metadir:
+    with session.open(existing=True) as metadir:
         if invalid:
             rows = [{"path": path, "reason": reason} for path, reason in metadir.invalid()]
             echo_rows(rows, ["path", "reason"], how="json" if as_json else "table")
@@ -120,7 +128,7 @@ def inspect(session: Session, invalid: bool, as_json: bool) -> None:
 
 @cli.command(
     epilog="Filters: document_type=contract  imported=false  'retrieved_at>=2021-05-01'  'title~%tax%'  "
-    "type=a,b  title!=null"
+    "type=a,b  title!=null. null is what is not set, false is also what was never set, '\"…\"' is text as it is."
 )
 @click.argument("filters", nargs=-1)
 @click.option("--columns", help="Only these, with commas between them.")
@@ -142,19 +150,24 @@ def find(
 ) -> None:
     """Print the documents that match all FILTERS."""
     from mmmeta_core.cli.filters import parse_filters
-    from mmmeta_core.cli.printing import echo_rows
+    from mmmeta_core.cli.printing import echo_json, echo_rows
 
-    with session.open() as metadir:
-        metadir.inspect()  # says so where there is no metadir
+    with session.open(existing=True) as metadir:
         arguments: dict[str, Any] = parse_filters(filters, metadir.state.kinds())
         if limit is not None:
-            arguments["_limit"] = limit
+            arguments["_limit"] = min(limit, sys.maxsize)
         if order_by:
             arguments["order_by"] = order_by
-        shown = (
-            columns.split(",") if columns else [c for c in metadir.files.columns if not c.startswith("__")]
-        )
-        echo_rows(metadir.files.find(deleted=deleted, **arguments), shown, how=how)
+        if not metadir.files and metadir.inspect().files:
+            log.warning("what was generated or pulled shows here after mmmeta update")
+        found = metadir.files.find(deleted=deleted, **arguments)
+        if how == "json" and not columns:
+            for file in found:
+                echo_json({name: value for name, value in file.items() if not name.startswith("__")})
+            return
+        names = columns.split(",") if columns else metadir.files.columns
+        shown = [name.strip() for name in names if columns or not name.startswith("__")]
+        echo_rows(found, shown, how=how)
 
 
 @cli.command()
@@ -166,13 +179,16 @@ def find(
 @json_option
 @pass_session
 def download(session: Session, dest: str, filters: tuple[str, ...], workers: int, as_json: bool) -> None:
-    """Fetch the matching documents that were not downloaded yet into DEST."""
+    """Fetch matching documents, each one once, into DEST."""
     from mmmeta_core.cli.filters import parse_filters
     from mmmeta_core.cli.printing import echo_result
 
-    with session.open() as metadir:
+    with session.open(existing=True) as metadir:
         arguments = parse_filters(filters, metadir.state.kinds())
-        echo_result(metadir.download(dest, workers=workers, **arguments), as_json=as_json)
+        result = metadir.download(dest, workers=workers, **arguments)
+        echo_result(result, as_json=as_json)
+        if result.failed:
+            fail(f"documents that could not be fetched: {result.failed}; a later run tries them again")
 
 
 @cli.group()
@@ -188,7 +204,7 @@ def store_get(session: Session, key: str, as_json: bool) -> None:
     """Print the value of KEY."""
     from mmmeta_core.cli.printing import echo_json
 
-    with session.open() as metadir:
+    with session.open(existing=True) as metadir:
         if as_json:
             echo_json(metadir.store[key])
         else:
@@ -200,7 +216,10 @@ def store_get(session: Session, key: str, as_json: bool) -> None:
 @click.argument("value")
 @pass_session
 def store_set(session: Session, key: str, value: str) -> None:
-    """Set KEY to VALUE: 17, true, an ISO time, JSON, or text ('"17"' is the text)."""
+    """Set KEY to VALUE.
+
+    VALUE is a number, true, false, null, an ISO time, JSON, or else text; '"17"' is the text.
+    """
     from mmmeta_core.store import decode_value
 
     with session.open() as metadir:
@@ -223,7 +242,7 @@ def store_list(session: Session, as_json: bool) -> None:
     """Print all keys and values."""
     from mmmeta_core.cli.printing import echo_json, echo_rows
 
-    with session.open() as metadir:
+    with session.open(existing=True) as metadir:
         values = dict(metadir.store.items())
         if as_json:
             echo_json(values)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 if TYPE_CHECKING:
     from mmmeta_core.metadir import Metadir
+
+_WAYS_OUT: Final[Mapping[int, str]] = {
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.EROFS: "the file system is read only; use another folder",
+    errno.ENOSPC: "free some space and run it again",
+    errno.EDQUOT: "free some space and run it again",
+    errno.ENOENT: "correct the path",
+    errno.ENOTDIR: "a part of the path is a file; correct the path",
+    errno.EEXIST: "a file is where a folder has to be; move it away",
+    errno.EISDIR: "a folder is where a file has to be; move it away",
+}
 
 
 class Session:
@@ -21,31 +36,75 @@ class Session:
         self._arguments = (metadir, files_root, remote)
 
     @contextmanager
-    def open(self) -> Iterator[Metadir]:
-        """Give the metadir; turn errors into one sentence on stderr and exit code 1."""
-        from mmmeta_core.errors import MmmetaError
+    def open(self, *, existing: bool = False) -> Iterator[Metadir]:
+        """Give the metadir; `existing` refuses a path where there is none."""
+        from mmmeta_core.errors import CatalogError
         from mmmeta_core.metadir import Metadir
+        from mmmeta_core.paths import NAME
+
+        with Metadir(*self._arguments) as metadir:
+            if existing and not metadir.paths.root.is_dir():
+                raise CatalogError(f"{metadir.path} has no {NAME}: generate, pull, or copy one there first")
+            yield metadir
+
+
+class Program(click.Group):
+    """A group whose commands end with one sentence on stderr and an exit code, whatever stops them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        from mmmeta_core.errors import MmmetaError
 
         try:
-            with Metadir(*self._arguments) as metadir:
-                yield metadir
+            return super().invoke(ctx)
         except MmmetaError as error:
             fail(str(error))
         except BrokenPipeError:
-            # The reader, `head` for one, has seen enough.
-            sys.stderr.close()
+            # The reader, `head` for one, has seen enough. What is still buffered must not fail again at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except OSError as error:
-            fail(f"{error.filename or ''}: {error.strerror}".lstrip(": "))
+            fail(_sentence(error))
         except KeyboardInterrupt:
             click.echo("mmmeta: interrupted; run it again to go on", err=True)
             sys.exit(130)
+        except Exception as error:
+            # An error of SQLite's, or one of SQLAlchemy's around it, which is not imported for that.
+            cause = getattr(error, "orig", error)
+            if isinstance(cause, sqlite3.Error):
+                fail(_database_sentence(cause))
+            raise
 
 
 def fail(sentence: str) -> NoReturn:
     """Say what is wrong, and end with exit code 1."""
     click.echo(f"mmmeta: {sentence}", err=True)
     sys.exit(1)
+
+
+def _sentence(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    if error.filename is None:
+        what = "the output can't be written" if error.errno == errno.ENOSPC else "a file can't be used"
+    else:
+        what = f"{os.fsdecode(error.filename)} can't be used"
+    way_out = _WAYS_OUT.get(error.errno or 0)
+    return f"{what} ({reason})" + (f": {way_out}" if way_out else "")
+
+
+def _database_sentence(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    way_out = {
+        sqlite3.SQLITE_BUSY: "another process holds it; try again when that is done",
+        sqlite3.SQLITE_FULL: "free some space and run it again",
+        sqlite3.SQLITE_READONLY: "check the permissions",
+        sqlite3.SQLITE_CANTOPEN: "check the permissions",
+        sqlite3.SQLITE_PERM: "check the permissions",
+    }.get(
+        code,
+        "if meta.db is damaged, move it away and pull again; state.db holds your own state, so restore that from a backup",
+    )
+    return f"a database of the metadir can't be used ({error}): {way_out}"
 
 
 def configure_logging(level: str) -> None:

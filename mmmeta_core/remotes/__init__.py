@@ -57,7 +57,7 @@ def _open(text: str, s3: S3Options) -> Remote:
     if not text.strip() or "\0" in text:
         raise ConfigError("The remote is empty or has a NUL: give a folder, a file:// or an s3:// URL.")
     if scheme is None:
-        return LocalRemote(Path(text).expanduser())
+        return LocalRemote(_expanded(text))
     if text.startswith("s3://"):
         return S3Remote(text, s3)
     if text.startswith("file://"):
@@ -67,6 +67,15 @@ def _open(text: str, s3: S3Options) -> Remote:
             f"A remote of {scheme[0]} begins with {scheme[0]}:// and is given as text, not as a Path."
         )
     raise ConfigError(f"Remotes of {scheme[0]} are not known: give a folder, a file:// or an s3:// URL.")
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # its own word for a user that is not known
+        raise ConfigError(
+            f"The remote {text!r} names the home folder of an unknown user: correct it."
+        ) from None
 
 
 def _folder_of(url: str) -> Path:

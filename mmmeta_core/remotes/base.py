@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from mmmeta_core.atomic import TEMPORARY
 from mmmeta_core.errors import RemoteError
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ READ_LIMIT: Final = 64 * 1024 * 1024
 """Bytes that `Remote.read` takes into memory unless told otherwise."""
 
 CHUNK: Final = 1024 * 1024
-
-TEMPORARY: Final = ".tmp-"
-"""How the name of an unfinished file begins."""
 
 LOCK: Final = "_mmmeta/.write.lock"
 """The file that writers in a folder lock; it is never an object."""
@@ -95,6 +93,8 @@ class Remote(ABC):
         """Replace or create the object; return its new etag, or None if the condition did not hold.
 
         `if_match` None: always. `ABSENT`: only if there is none. Otherwise: only if that is its etag now.
+        Where the answer is lost on the way and somebody else replaces the object at once, None may also mean
+        that it was written, and then replaced.
         """
 
     @abstractmethod

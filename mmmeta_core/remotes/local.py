@@ -11,18 +11,19 @@ import fcntl
 import os
 import secrets
 import stat
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from mmmeta_core.atomic import TEMPORARY, fsync_folder
 from mmmeta_core.errors import RemoteError
 from mmmeta_core.remotes import base
 from mmmeta_core.remotes.base import ABSENT, CHUNK, LOCK, READ_LIMIT, Blob, Remote, Source, Stat
 from mmmeta_core.remotes.local_errors import explain
-from mmmeta_core.remotes.local_files import etag_of, make_newer, refuse_folder, status, sync_folder
+from mmmeta_core.remotes.local_files import etag_of, is_regular, open_object, refuse_folder, stamp, status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
@@ -57,13 +58,8 @@ class LocalRemote(Remote):
 
     def fetch(self, name: str, path: Path, *, limit: int | None = None) -> int:
         """See `Remote.fetch`."""
-        with self._doing("read", name):
-            file = self._open(name)
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            if limit is not None and size > limit:
-                raise base.too_large(self.url, name, size, limit)
-            return base.save(self._chunks(file, name, size), path)
+        with closing(self._chunks(name, limit)) as chunks:
+            return base.save(chunks, path)
 
     def create(self, name: str, source: Source) -> bool:
         """See `Remote.create`."""
@@ -78,10 +74,10 @@ class LocalRemote(Remote):
                 old = status(path)
                 if if_match is not None and (old is None or etag_of(old) != if_match):
                     return None
-                make_newer(temporary, old)
+                stamp(temporary, old)
                 etag = etag_of(temporary.stat())
                 temporary.replace(path)
-            sync_folder(path.parent)
+            fsync_folder(path.parent)
         return etag
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -106,12 +102,12 @@ class LocalRemote(Remote):
         """See `Remote.remove`."""
         with self._doing("remove", name):
             path = self._path(base.check_name(name))
-            if status(path) is None:
+            if status(path) is None or path.is_dir():
                 self._check_root()
                 return
             with self._lock():
                 path.unlink(missing_ok=True)
-            sync_folder(path.parent)
+            fsync_folder(path.parent)
 
     def _create(self, name: str, source: Source) -> str | None:
         with self._doing("write", name):
@@ -122,7 +118,7 @@ class LocalRemote(Remote):
         with self._temporary(name, source) as (temporary, path):
             if not self._link(temporary, path):
                 return None
-            sync_folder(path.parent)
+            fsync_folder(path.parent)
             return etag_of(temporary.stat())
 
     def _link(self, temporary: Path, path: Path) -> bool:
@@ -162,9 +158,10 @@ class LocalRemote(Remote):
     def _saved(self, name: str, chunks: Iterator[bytes]) -> Iterator[tuple[Path, Path]]:
         path = self._path(base.check_name(name))
         self._make_folder(path.parent)
-        temporary = path.with_name(f"{base.TEMPORARY}{secrets.token_hex(12)}")
+        temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(12)}")
         base.save(chunks, temporary)
         try:
+            stamp(temporary)
             yield temporary, path
         finally:
             temporary.unlink(missing_ok=True)
@@ -188,25 +185,25 @@ class LocalRemote(Remote):
             os.close(lock)
 
     def _open(self, name: str) -> BinaryIO:
-        # A pipe or device must not block: it is no object.
-        path = self._path(base.check_name(name))
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
-            raise FileNotFoundError(errno.ENOENT, "not a regular file")
-        return file
+        return open_object(self._path(base.check_name(name)))
 
-    def _chunks(self, file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
-        done = 0
-        while True:
-            with self._doing("read", name):
-                chunk = file.read(CHUNK)
-            if not chunk:
-                break
-            done += len(chunk)
-            yield chunk
-        if done != size:
-            raise self._changed(name)
+    def _chunks(self, name: str, limit: int | None) -> Generator[bytes]:
+        with self._doing("read", name):
+            file = self._open(name)
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if limit is not None and size > limit:
+                raise base.too_large(self.url, name, size, limit)
+            done = 0
+            while True:
+                with self._doing("read", name):
+                    chunk = file.read(CHUNK)
+                if not chunk:
+                    break
+                done += len(chunk)
+                yield chunk
+            if done != size:
+                raise self._changed(name)
 
     def _changed(self, name: str) -> RemoteError:
         return RemoteError(f"{name!r} in {str(self.root)!r} was written to while it was read: try again.")
@@ -225,7 +222,7 @@ class LocalRemote(Remote):
                 yield child
 
     def _is_object(self, entry: os.DirEntry[str]) -> bool:
-        return entry.is_file() and (not entry.is_symlink() or self._is_inside(Path(entry.path)))
+        return is_regular(entry) and (not entry.is_symlink() or self._is_inside(Path(entry.path)))
 
     def _path(self, name: str) -> Path:
         path = self.root / name
@@ -252,7 +249,7 @@ class LocalRemote(Remote):
             return
         self._make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+        fsync_folder(folder.parent)
 
     def _check_root(self) -> None:
         """Raise FileNotFoundError, which `_doing` explains, if the folder itself is what is missing."""

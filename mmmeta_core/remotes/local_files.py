@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING
+import stat
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, BinaryIO
 
 from mmmeta_core.errors import RemoteError
 
@@ -30,21 +34,31 @@ def refuse_folder(path: Path) -> None:
         raise RemoteError(f"{str(path)!r} is a folder, so no object can have this name: rename one of them.")
 
 
-def make_newer(temporary: Path, old: os.stat_result | None) -> None:
-    """Make the new file's time differ from that of the old one, so that their etags do.
+def stamp(draft: Path, old: os.stat_result | None = None) -> None:
+    """Give the new file a time that no file at its path had before, so that their etags differ.
 
-    File systems' clocks tick in milliseconds and inodes are used again: without this the third of three
-    quick writes could have the etag of the first.
+    File systems' clocks tick in milliseconds and inodes are used again: without this an object that is
+    removed and created, or replaced twice, could have the etag of the first. Shares may keep microseconds.
     """
-    new = temporary.stat()
-    if old is not None and new.st_mtime_ns <= old.st_mtime_ns:
-        os.utime(temporary, ns=(new.st_atime_ns, old.st_mtime_ns + 1))
+    now = time.time_ns()
+    if old is not None:
+        now = max(now, old.st_mtime_ns + 1_000_000)
+    with suppress(PermissionError):  # some shares give new files to another user
+        os.utime(draft, ns=(now, now))
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's list of names to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
+def open_object(path: Path) -> BinaryIO:
+    """Open a regular file for reading; anything else, also a pipe that would block, is FileNotFoundError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def is_regular(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder's entry is a file, or a link that leads to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads in a circle, or where we may not look
+        return False

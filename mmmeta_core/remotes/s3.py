@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from mmmeta_core.errors import RemoteError, RemoteUnreachableError
+from mmmeta_core.errors import RemoteError
 from mmmeta_core.remotes import base
 from mmmeta_core.remotes.base import ABSENT, CHUNK, READ_LIMIT, Blob, Remote, Source, Stat
 from mmmeta_core.remotes.s3_client import make_client
@@ -21,7 +21,7 @@ from mmmeta_core.remotes.s3_errors import code, explained, retries, status
 from mmmeta_core.remotes.s3_options import S3Options, parse_s3_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from typing import BinaryIO
 
     from botocore.exceptions import ClientError
@@ -63,7 +63,7 @@ class S3Remote(Remote):
         """See `Remote.read`."""
         from botocore.exceptions import ClientError
 
-        condition: dict[str, Any] = {} if etag is None else {"IfNoneMatch": etag}
+        condition: dict[str, Any] = {"IfNoneMatch": etag} if etag else {}
         with self._asking(name) as client:
             try:
                 answer = client.get_object(Bucket=self.bucket, Key=self._key(name), **condition)
@@ -76,10 +76,8 @@ class S3Remote(Remote):
 
     def fetch(self, name: str, path: Path, *, limit: int | None = None) -> int:
         """See `Remote.fetch`."""
-        with self._asking(name) as client:
-            answer = client.get_object(Bucket=self.bucket, Key=self._key(name))
-        with closing(answer["Body"]):
-            return base.save(self._body(answer, name, limit), path)
+        with closing(self._chunks(name, limit)) as chunks:
+            return base.save(chunks, path)
 
     def create(self, name: str, source: Source) -> bool:
         """See `Remote.create`."""
@@ -177,21 +175,22 @@ class S3Remote(Remote):
             self.check()  # answers to HEAD have no body that says whether bucket or object is missing
         return None
 
+    def _chunks(self, name: str, limit: int | None) -> Generator[bytes]:
+        with self._asking(name) as client:
+            answer = client.get_object(Bucket=self.bucket, Key=self._key(name))
+        with closing(answer["Body"]):
+            yield from self._body(answer, name, limit)
+
     def _body(self, answer: GetObjectOutputTypeDef, name: str, limit: int | None) -> Iterator[bytes]:
-        size, done = answer["ContentLength"], 0
+        size = answer["ContentLength"]
         if limit is not None and size > limit:
             raise base.too_large(self.url, name, size, limit)
         while True:
             with explained(self.bucket, self._what(name)):
-                chunk = answer["Body"].read(CHUNK)
+                chunk = answer["Body"].read(CHUNK)  # botocore raises if it ends before `size`
             if not chunk:
                 break
-            done += len(chunk)
             yield chunk
-        if done != size:
-            raise RemoteUnreachableError(
-                f"{self._what(name)} ended after {done:,} of {size:,} bytes: try again."
-            )
 
     @contextmanager
     def _asking(self, name: str = "") -> Iterator[S3Client]:

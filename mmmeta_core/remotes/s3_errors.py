@@ -49,6 +49,7 @@ def retries(error: ClientError) -> int:
 def explained(bucket: str, what: str) -> Iterator[None]:
     """Turn the errors of one request for `what` (an object's URL, or the remote's) into ours."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+    from botocore.exceptions import ConnectionError as NotConnectedError
     from urllib3.exceptions import HTTPError
 
     try:
@@ -57,7 +58,7 @@ def explained(bucket: str, what: str) -> Iterator[None]:
         raise
     except ClientError as error:
         raise _answered(error, bucket, what) from error
-    except (HTTPClientError, IncompleteReadError, HTTPError) as error:
+    except (NotConnectedError, HTTPClientError, IncompleteReadError, HTTPError) as error:
         # Without its cause, the text of which can hold an endpoint or proxy with a password.
         raise RemoteUnreachableError(
             f"No complete answer about {what} ({type(error).__name__}): check the endpoint and the network."
