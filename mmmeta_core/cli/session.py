@@ -53,27 +53,34 @@ class Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        from mmmeta_core.errors import MmmetaError
-
-        try:
+        with sentences():
             return super().invoke(ctx)
-        except MmmetaError as error:
-            fail(str(error))
-        except BrokenPipeError:
-            # The reader, `head` for one, has seen enough. What is still buffered must not fail again at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-        except OSError as error:
-            fail(_sentence(error))
-        except KeyboardInterrupt:
-            click.echo("mmmeta: interrupted; run it again to go on", err=True)
-            sys.exit(130)
-        except Exception as error:
-            # An error of SQLite's, or one of SQLAlchemy's around it, which is not imported for that.
-            cause = getattr(error, "orig", error)
-            if isinstance(cause, sqlite3.Error):
-                fail(_database_sentence(cause))
-            raise
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turn the errors that are the user's to mend into one sentence and an exit code."""
+    from mmmeta_core.errors import MmmetaError
+
+    try:
+        yield
+    except MmmetaError as error:
+        fail(str(error))
+    except BrokenPipeError:
+        # The reader, `head` for one, has seen enough. What is still buffered must not fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        fail(_sentence(error))
+    except KeyboardInterrupt:
+        click.echo("mmmeta: interrupted; run it again to go on", err=True)
+        sys.exit(130)
+    except Exception as error:
+        # An error of SQLite's, or one of SQLAlchemy's around it, which is not imported for that.
+        cause = getattr(error, "orig", error)
+        if isinstance(cause, sqlite3.Error):
+            fail(_database_sentence(cause))
+        raise
 
 
 def fail(sentence: str) -> NoReturn:
@@ -84,10 +91,12 @@ def fail(sentence: str) -> NoReturn:
 
 def _sentence(error: OSError) -> str:
     reason = error.strerror or str(error)
-    if error.filename is None:
-        what = "the output can't be written" if error.errno == errno.ENOSPC else "a file can't be used"
-    else:
+    if error.filename is not None:
         what = f"{os.fsdecode(error.filename)} can't be used"
+    elif error.errno == errno.ENOENT:
+        return "the working folder is gone: go to another one, or give --metadir as an absolute path"
+    else:
+        what = "the output can't be written" if error.errno == errno.ENOSPC else "a file can't be used"
     way_out = _WAYS_OUT.get(error.errno or 0)
     return f"{what} ({reason})" + (f": {way_out}" if way_out else "")
 
