@@ -1,7 +1,7 @@
 """Files that appear whole or not at all: written beside their place, flushed to disk, then renamed.
 
 A process that is killed leaves at most a file whose name begins with `.tmp-`. Nothing ever reads, lists or
-publishes such a name, and it may be deleted whenever no process is running.
+publishes such a name; `sweep` removes it when it is old.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TEMPORARY: Final = ".tmp-"
 """What the names of unfinished files begin with."""
+_ABANDONED_SECONDS: Final = 3600.0
 
 
 @contextmanager
@@ -45,6 +46,29 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         draft.replace(path)
     fsync_folder(path.parent)
+
+
+def sweep(folder: Path) -> int:
+    """Remove the unfinished files in `folder` that nobody has written to for an hour; return how many.
+
+    By the file system's own clock. Should their writer live after all, its rename fails and it has to run again.
+    """
+    if not folder.is_dir():
+        return 0
+    with os.scandir(folder) as entries:
+        found = [folder / entry.name for entry in entries if entry.name.startswith(TEMPORARY)]
+    if not found:
+        return 0
+    with temporary(folder) as now:
+        now.touch()
+        oldest = now.stat().st_mtime - _ABANDONED_SECONDS
+    removed = 0
+    for path in found:
+        with suppress(FileNotFoundError):
+            if path.stat(follow_symlinks=False).st_mtime < oldest:
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def fsync_folder(folder: Path) -> None:

@@ -239,10 +239,7 @@ class _Run:
             return _Read(look, at_ns, problem=str(error))
 
     def _metadata(self, path: Path) -> dict[str, Any]:
-        try:
-            document = flatten(read_document(path, limit=self.config.max_metadata_bytes))
-        except OSError as error:
-            raise DocumentError(f"can't be read: {error.strerror}") from error
+        document = flatten(read_document(path, limit=self.config.max_metadata_bytes))
         missing = [key for key in self.config.required if document.get(key) is None]
         if missing:
             raise DocumentError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from mmmeta_core import generate as generating
 from mmmeta_core import lock, sync
 from mmmeta_core import update as updating
+from mmmeta_core.atomic import sweep
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.scan import open_scan
@@ -202,7 +203,7 @@ class Metadir:
                 f"{self.files_root} is not a folder: give the one that holds the metadata files"
             )
         with (
-            lock.exclusive(self.paths.lock),
+            self._locked(),
             self._replica.catalog() as catalog,
             open_scan(self.paths.scan) as scan,
         ):
@@ -234,10 +235,9 @@ class Metadir:
         same: `head.json` lags for a moment after a publish.
         """
         remote = self._need_remote()
-        remote_here = self.paths.root.is_dir()
-        if not remote_here:
+        if not self.paths.root.is_dir():
             remote.check()
-        with lock.exclusive(self.paths.lock):
+        with self._locked():
             return sync.pull(self._replica, remote, probe=probe)
 
     def push(self) -> sync.PushResult:
@@ -247,7 +247,7 @@ class Metadir:
         this folder as their remote.
         """
         remote = self.remote or open_remote(self.path)
-        with lock.exclusive(self.paths.lock):
+        with self._locked():
             return sync.push(self._replica, remote)
 
     def update(self) -> updating.UpdateResult:
@@ -256,7 +256,7 @@ class Metadir:
             if self.remote is None:
                 raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
             self.remote.check()
-        with lock.exclusive(self.paths.lock), self._replica.catalog() as catalog:
+        with self._locked(), self._replica.catalog() as catalog:
             return updating.update(catalog, self.state, self.store, self.paths.root)
 
     def sync(self) -> SyncResult:
@@ -340,8 +340,16 @@ class Metadir:
             return catalog.pending_count() > 0
 
     @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Be the metadir's one writer, and clear away what a killed one left."""
+        with lock.exclusive(self.paths.lock):
+            for folder in (self.paths.root, self.paths.store):
+                sweep(folder)
+            yield
+
+    @contextmanager
     def _edit(self) -> Iterator[Catalog]:
-        with lock.exclusive(self.paths.lock), self._replica.catalog() as catalog:
+        with self._locked(), self._replica.catalog() as catalog:
             yield catalog
             self.state.merge(catalog.path)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmmeta_core.atomic import TEMPORARY, fsync_file, fsync_folder, temporary, write_atomic
+from mmmeta_core.atomic import TEMPORARY, fsync_file, fsync_folder, sweep, temporary, write_atomic
 
 
 def names(folder: Path) -> list[str]:
@@ -137,3 +137,14 @@ def test_flushing(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             flush(tmp_path / "nope")
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_unfinished_files_are_swept_when_nobody_wrote_to_them_for_an_hour(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / name for name in (".tmp-1-aa", ".tmp-1-bb-journal", "kept.json"))
+    for path in (old, young, other):
+        path.write_bytes(b"x")
+    for path in (old, other):
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3_700))
+    assert sweep(tmp_path) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, other.name]
+    assert sweep(tmp_path / "nowhere") == 0

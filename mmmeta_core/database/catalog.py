@@ -11,7 +11,6 @@ publishers to other columns of the same document survive.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -499,13 +498,6 @@ def check_whole(path: Path) -> None:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise CatalogError(f"{path} is damaged: {found}")
-
-
-def set_aside(path: Path) -> Path:
-    """Move a catalog away, so that the next pull starts from the remote; returns where it is."""
-    aside = path.with_name(f"{path.stem}.aside-{utcnow():%Y%m%dT%H%M%S}{path.suffix}")
-    shutil.move(path, aside)
-    return aside
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
