@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RemoteUnreachableError,
         StoreError,
         StoreKeyError,
+        UnavailableError,
     )
     from mmmeta_core.metadir import Insight, Metadir, Poll, SyncResult
     from mmmeta_core.metadir import Metadir as mmmeta  # noqa: N813 - the name that scripts have always used
@@ -54,6 +55,7 @@ __all__ = [
     "StoreError",
     "StoreKeyError",
     "SyncResult",
+    "UnavailableError",
     "mmmeta",
     "never",
 ]

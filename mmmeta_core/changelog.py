@@ -26,7 +26,7 @@ from typing import Any, Final
 import orjson
 
 from mmmeta_core.database.catalog import Catalog, Position
-from mmmeta_core.database.columns import column_name
+from mmmeta_core.database.columns import column_name, fold
 from mmmeta_core.errors import LogError
 from mmmeta_core.types import KINDS, Key, Kind, Misfit, is_key
 
@@ -76,23 +76,27 @@ class Header:
         if not isinstance(values, dict):
             raise ValueError("its first line is not a header")
         written = values.pop("format", None)
-        if isinstance(written, int) and written > FORMAT:
+        if not isinstance(written, int) or written < 1:
+            raise ValueError("its first line is not a header")
+        if written > FORMAT:
             raise ValueError(
                 f"it has format {written}, this mmmeta reads up to {FORMAT}: install a newer mmmeta"
             )
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         for name, kinds in _HEADER_TYPES.items():
-            if name in known and not isinstance(known[name], kinds):
+            if name in known and (not isinstance(known[name], kinds) or isinstance(known[name], bool)):
                 raise ValueError(f"its header has a wrong {name!r}")
-        for name, kind in known.get("columns", {}).items():
-            if kind not in KINDS or column_name(name) != name:
-                raise ValueError(
-                    f"its header declares a column that can't be: {name!r:.80} of kind {kind!r:.20}"
-                )
+        _check_columns(known.get("columns", {}), known.get("unique", ""))
+        for name, text in known.get("store", {}).items():
+            if text is not None and not isinstance(text, str):
+                raise ValueError(f"its header has a store value that is not text: {name!r:.80}")
         try:
-            return cls(**known)
+            header = cls(**known)
         except TypeError:
             raise ValueError("its header is not complete") from None
+        if not header.archive or header.revision < 1 or header.log_bytes < 0:
+            raise ValueError("its header has no archive, or numbers that can't be")
+        return header
 
 
 _HEADER_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
@@ -108,6 +112,14 @@ _HEADER_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "config": str,
     "by": str,
 }
+
+
+def _check_columns(columns: Mapping[Any, Any], unique: str) -> None:
+    taken = {fold(unique)}
+    for name, kind in columns.items():
+        if kind not in KINDS or column_name(name) != name or fold(name) in taken:
+            raise ValueError(f"its header declares a column that can't be: {name!r:.80} of kind {kind!r:.20}")
+        taken.add(fold(name))
 
 
 @dataclass(frozen=True)

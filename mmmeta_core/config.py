@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -34,13 +35,20 @@ MAX_BYTES: Final = 1024 * 1024
 MAX_COLUMNS: Final = 1500
 """PostgreSQL takes 1,600, SQLite 2,000; the rest is for bookkeeping and a client's own."""
 
+DIGESTS: Final = ("md5", "sha1", "sha256", "none")
+"""What the key may be of a document's content."""
+
+_RACY_NS: Final = 2_000_000_000
 _PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 _USERINFO: Final = re.compile(r"(?<=//)[^/@]*@")
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings. `types` gives columns their kind, `remote` holds URL templates for `expand`."""
+    """The settings. `types` gives columns their kind, `remote` holds URL templates for `expand`.
+
+    `digest` is what the key is of the document's content: None leaves that to its length.
+    """
 
     unique: str = "content_hash"
     file_name: str = "file_name"
@@ -48,6 +56,7 @@ class Config:
     required: tuple[str, ...] = ()
     types: Mapping[str, Kind] = field(default_factory=dict)
     remote: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
     max_columns: int = 500
     max_metadata_bytes: int = 16 * 1024 * 1024
 
@@ -55,19 +64,12 @@ class Config:
     def load(cls, path: Path) -> Config:
         """Read the file; a missing one gives the defaults. Raises `ConfigError`."""
         try:
-            with path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except FileNotFoundError:
-            return cls()
-        except OSError as error:
-            raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-        if len(data) > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than 1 MiB; that is no list of settings")
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-        return cls.parse(text, str(path))
+            status = path.stat()
+        except OSError:
+            return _read(path)
+        if time.time_ns() - status.st_mtime_ns < _RACY_NS:  # it may change again and look the same
+            return _read(path)
+        return _loaded(path, status.st_mtime_ns, status.st_size, status.st_ino)
 
     @classmethod
     def parse(cls, text: str, source: str) -> Config:
@@ -86,6 +88,29 @@ class Config:
     @cached_property
     def _kept(self) -> frozenset[str]:
         return frozenset((*self.include, *self.required, self.unique, self.file_name))
+
+
+@lru_cache(maxsize=32)
+def _loaded(path: Path, *_: int) -> Config:
+    """Read the file, once as long as it has this time, size and inode."""
+    return _read(path)
+
+
+def _read(path: Path) -> Config:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return Config()
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is larger than 1 MiB; that is no list of settings")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    return Config.parse(text, str(path))
 
 
 def expand(template: str, row: Mapping[str, Any]) -> str:
@@ -213,6 +238,12 @@ def _columns(value: Any, where: str) -> int:
     return int(value)
 
 
+def _digest(value: Any, where: str) -> str:
+    if value not in DIGESTS:
+        raise ConfigError(f"{where!r} must be one of {', '.join(DIGESTS)}")
+    return str(value)
+
+
 def _remote(value: Any, where: str) -> dict[str, str]:
     templates = {}
     for name, template in _mapping(value, where).items():
@@ -233,6 +264,7 @@ _READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "include": _texts,
     "required": _texts,
     "types": _kinds,
+    "digest": _digest,
     "max_columns": _columns,
     "max_metadata_bytes": _count,
 }

@@ -10,6 +10,7 @@
     ├── CatalogError           (RuntimeError)        a database of the metadir is not what it should be
     ├── LogError               (RuntimeError)        a segment is missing, damaged or of another archive
     ├── RefusedError           (RuntimeError)        would delete too much; needs a word of the user's
+    ├── UnavailableError       (ConnectionError)     what a handler needs for any document is not there now
     ├── ConflictError          (RuntimeError)        other publishers kept winning the race for a revision
     └── RemoteError            (OSError)             the remote did not do what it was asked
         ├── RemoteNotFoundError(FileNotFoundError)   no such object, folder or bucket
@@ -84,3 +85,7 @@ class RemoteDeniedError(RemoteError, PermissionError):
 
 class RemoteUnreachableError(RemoteError, ConnectionError):
     """The remote did not answer."""
+
+
+class UnavailableError(MmmetaError, ConnectionError):
+    """What a handler needs for any document is not there now: `process` stops, and no document is to blame."""

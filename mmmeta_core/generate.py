@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from mmmeta_core.database.scan import RACY, Scan, Seen
 from mmmeta_core.database.sqlite import chunks
 from mmmeta_core.documents import Entry, flatten, read_document, sha1, walk
 from mmmeta_core.errors import DocumentError, RefusedError
-from mmmeta_core.types import Key, Sql, is_key
+from mmmeta_core.types import Key, Progress, Sql, is_key
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,6 @@ _BATCH: Final = 2_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RACY_NS: Final = 2_000_000_000
 _PROGRESS_SECONDS: Final = 5.0
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -420,7 +418,7 @@ class _Run:
 
     def _report(self) -> None:
         if self.progress is not None:
-            self.progress(self.counts.read)
+            self.progress(self.counts.read, None)
         now = time.monotonic()
         if now - self._reported > _PROGRESS_SECONDS:
             self._reported = now

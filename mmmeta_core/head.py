@@ -83,3 +83,5 @@ def _check(head: Head) -> None:
         isinstance(n, int) for n in (snapshot.revision, snapshot.size, snapshot.log_bytes)
     ):
         raise ValueError("snapshot without numbers")
+    if snapshot and not (isinstance(snapshot.sha256, str) and isinstance(snapshot.etag, str)):
+        raise ValueError("snapshot without hash")

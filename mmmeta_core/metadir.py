@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from mmmeta_core import generate as generating
 from mmmeta_core import lock, sync
@@ -19,14 +19,17 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.scan import open_scan
 from mmmeta_core.database.state import State
-from mmmeta_core.database.work import Failure, Work
-from mmmeta_core.errors import CatalogError, ConfigError, RemoteNotFoundError
+from mmmeta_core.database.work import Failure, OnChange, Work, tallies
+from mmmeta_core.errors import CatalogError, ConfigError, RemoteError, RemoteNotFoundError
 from mmmeta_core.paths import NAME, Paths, store_name
-from mmmeta_core.remotes import Remote, open_remote
+from mmmeta_core.remotes import Remote, UploadResult, open_remote
+from mmmeta_core.sources import Sources
 from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
+from mmmeta_core.types import Progress
 
 if TYPE_CHECKING:
     from mmmeta_core.download import DownloadResult
+    from mmmeta_core.export import ExportResult, Format
     from mmmeta_core.process import Documents
 
 
@@ -71,6 +74,28 @@ class Insight:
     columns: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Pipeline:
+    """Where a pipeline stands: `due` can be done now, with the filters of its last run; `failed` wait to be tried again."""
+
+    mark: str
+    due: int
+    done: int
+    failed: int
+    set_aside: int
+    last_run: datetime | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where everything stands. `remote_revision` is None without a remote, and when `remote_error` says why."""
+
+    metadir: Insight
+    remote_revision: int | None
+    remote_error: str | None
+    pipelines: tuple[Pipeline, ...]
+
+
 class Metadir:
     """The metadir `path/_mmmeta`.
 
@@ -108,13 +133,15 @@ class Metadir:
         self._state_db = _state_path(state_db or os.environ.get("MMMETA_STATE_DB") or self.paths.state)
         self._state: State | None = None
         self._files: Documents | None = None
+        self._configured: Config | None = None
+        self._sources = Sources(self.remote)
 
     # --- parts
 
     @property
     def config(self) -> Config:
         """The settings in `config.yml`, as they are now."""
-        return Config.load(self.paths.config)
+        return self._replica.config()
 
     @property
     def store(self) -> Store:
@@ -127,10 +154,12 @@ class Metadir:
         from mmmeta_core.files.publish import Publisher
         from mmmeta_core.process import Documents
 
-        state = self.state
+        state, config = self.state, self.config
         if self._files is None:
-            config = self.config
-            self._files = Documents(state, config, Publisher(config, self._edit))
+            self._files = Documents(state, config, Publisher(config, self._edit), self._sources)
+        elif self._configured != config:
+            self._files.configure(config, Publisher(config, self._edit))
+        self._configured = config
         return self._files
 
     @property
@@ -191,7 +220,7 @@ class Metadir:
         no_meta: bool = False,
         replace: bool = False,
         force: bool = False,
-        progress: generating.Progress | None = None,
+        progress: Progress | None = None,
     ) -> generating.GenerateResult:
         """Take new and changed metadata files below `files_root` into the catalog; see `generate.generate`.
 
@@ -240,15 +269,19 @@ class Metadir:
         with self._locked():
             return sync.pull(self._replica, remote, probe=probe)
 
-    def push(self) -> sync.PushResult:
+    def push(self, *, files: bool = False, progress: Progress | None = None) -> sync.PushResult:
         """Publish what waits here as a new revision; see `sync.push`.
+
+        With `files`, documents and metadata files below `files_root` that the archive lacks are uploaded before the
+        catalog that names them is published; see `upload.upload`.
 
         Without a remote the archive is published where it lies: the log is kept in this metadir, and clients may use
         this folder as their remote.
         """
         remote = self.remote or open_remote(self.path)
         with self._locked():
-            return sync.push(self._replica, remote)
+            uploaded = self._upload(remote, progress) if files else None
+            return replace(sync.push(self._replica, remote), files=uploaded)
 
     def update(self) -> updating.UpdateResult:
         """Merge what is new in the catalog into `files`; see `update.update`."""
@@ -266,19 +299,73 @@ class Metadir:
         pushed = self.push() if generated is not None or self._has_pending() else None
         return SyncResult(pulled, generated, pushed, self.update())
 
-    def download(self, dest: str | os.PathLike[str], *, workers: int = 8, **filters: Any) -> DownloadResult:
-        """Fetch the matching documents that were not downloaded yet into `dest`; see `download.download`."""
+    def download(
+        self,
+        dest: str | os.PathLike[str],
+        *,
+        mark: str = "downloaded",
+        source: str | None = None,
+        workers: int = 8,
+        max_attempts: int = 5,
+        limit: int | None = None,
+        on_change: OnChange = "content",
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> DownloadResult:
+        """Fetch the matching documents that were not downloaded yet into the folder `dest`.
+
+        Each one whole, verified when its key is a digest of it, and under its file name, made safe; see
+        `File.download`. From where the publisher's templates or the document's `public_url` say, else from the archive;
+        `source` names one of them. Sets the client's columns `<mark>` and `<mark>_path`. Failures are noted and tried
+        again as in `files.process`, whose options these are. Raises `RefusedError` for a folder inside a metadir.
+        """
         from mmmeta_core.download import download
+        from mmmeta_core.files import Folder
 
         return download(
-            self.state,
             self.files,
-            self._need_remote(),
-            self.config,
-            Path(dest),
+            Folder(Path(dest), self.state, self._sources, self.config),
+            mark=mark,
+            source=source,
             workers=workers,
+            max_attempts=max_attempts,
+            limit=limit,
+            on_change=on_change,
+            progress=progress,
             filters=filters,
         )
+
+    def export(
+        self,
+        target: str | os.PathLike[str] | BinaryIO,
+        format: Format | None = None,  # noqa: A002 - what users call it
+        *,
+        columns: Sequence[str] | None = None,
+        deleted: bool | None = False,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> ExportResult:
+        """Write the matching documents into a file as `csv`, `jsonl`, `parquet` or `sqlite`; see `export.export`."""
+        from mmmeta_core.export import export
+
+        where = Path(target) if isinstance(target, str | os.PathLike) else target
+        return export(
+            self.files, where, format, columns=columns, deleted=deleted, progress=progress, filters=filters
+        )
+
+    def status(self) -> Status:
+        """Return where everything stands, at the remote too, and how far each pipeline is.
+
+        One request. A remote that does not answer is said in the result, not raised.
+        """
+        insight = self.inspect()
+        there, reason = None, None
+        if self.remote is not None:
+            try:
+                there = sync.remote_revision(self.remote)
+            except RemoteError as error:
+                reason = str(error)
+        return Status(insight, there, reason, tuple(self._pipelines()))
 
     def failures(self, mark: str = "imported") -> Iterator[Failure]:
         """Yield the documents that a pipeline failed at, the latest first."""
@@ -328,12 +415,27 @@ class Metadir:
 
     # --- composing
 
+    def _pipelines(self) -> Iterator[Pipeline]:
+        from mmmeta_core.process import due_count
+
+        if not self._state_db.exists():
+            return
+        for tally in tallies(self.state):
+            due = due_count(self.state, self.files, tally.mark, tally.settings)
+            yield Pipeline(tally.mark, due, tally.done, tally.failed, tally.set_aside, tally.last_run)
+
     def _need_remote(self) -> Remote:
         if self.remote is None:
             raise ConfigError(
                 "there is no remote: give remote=…, --remote or MMMETA_REMOTE (a folder or s3://bucket/prefix)"
             )
         return self.remote
+
+    def _upload(self, remote: Remote, progress: Progress | None) -> UploadResult:
+        from mmmeta_core.upload import upload
+
+        with self._replica.catalog() as catalog, open_scan(self.paths.scan) as scan:
+            return upload(catalog, scan, self.files_root.resolve(), remote, self.config, progress=progress)
 
     def _has_pending(self) -> bool:
         with self._replica.catalog() as catalog:

@@ -4,30 +4,84 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, Final, TypeAlias
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol, TypeAlias, get_args, runtime_checkable
 
+import orjson
+
+from mmmeta_core.database.sqlite import CHUNK
 from mmmeta_core.database.state import State, check_writable
-from mmmeta_core.database.work import Work
+from mmmeta_core.database.work import Claim, On, OnChange, Work
+from mmmeta_core.errors import ConfigError, UnavailableError
 from mmmeta_core.files import File, Files
-from mmmeta_core.types import Key
+from mmmeta_core.types import Key, Progress, format_time, parse_time
 
 log = logging.getLogger(__name__)
 
 Handler: TypeAlias = Callable[[File], Mapping[str, Any] | None]
 """Takes a document; may return columns to save with the mark. Raising is a failure of this document only."""
 
-_LEASE: Final = timedelta(minutes=15)
+LEASE_SECONDS: Final = 120.0
+_CLAUSES: Final = frozenset({"order_by", "_offset", "_streamed", "_step", "deleted"})
+
+
+@runtime_checkable
+class ChunkHandler(Protocol):
+    """A handler that is quicker with many documents at once.
+
+    When `chunk` raises it must have done nothing: then the documents are handed to the handler one by one.
+    """
+
+    def __call__(self, file: File, /) -> Mapping[str, Any] | None:
+        """Handle one document."""
+
+    def chunk(self, files: Sequence[File], /) -> None:
+        """Handle all of these documents, or raise."""
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """How documents are processed; see `Documents.process`."""
+
+    mark: str = "imported"
+    on: On = "due"
+    on_change: OnChange = "content"
+    workers: int = 1
+    chunk: int = 100
+    max_attempts: int = 5
+    timeout: float | None = None
+    limit: int | None = None
+    lease: float = LEASE_SECONDS
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for what can't be."""
+        for name, choices in (("on", get_args(On)), ("on_change", get_args(OnChange))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
+        for name in ("workers", "chunk", "max_attempts", "timeout", "limit", "lease"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name}={value!r} must be more than 0")
+        if self.chunk > CHUNK:
+            raise ConfigError(
+                f"chunk={self.chunk} is more than {CHUNK} documents, which are claimed together"
+            )
 
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """What came of it: `left` documents are due later or by someone else, `set_aside` were given up by this run."""
+    """What came of it. `left` matching documents are not done: due later, set aside, or someone else is at them.
+
+    `set_aside` were given up by this run, they are among the `failed`.
+    """
 
     processed: int
     failed: int
@@ -44,117 +98,283 @@ class Documents(Files):
         handler: Handler,
         *,
         mark: str = "imported",
+        on: On = "due",
+        on_change: OnChange = "content",
         workers: int = 1,
         chunk: int = 100,
         max_attempts: int = 5,
+        timeout: float | None = None,
+        limit: int | None = None,
+        lease: float = LEASE_SECONDS,
+        progress: Progress | None = None,
         **filters: Any,
     ) -> ProcessResult:
         """Call `handler` for each matching document that is due, and set `mark` on success.
 
-        Works in chunks: claimed together, handled by `workers` threads, noted in one transaction. Several processes may
-        do this at once on the same state db. A handler that raises has its error noted, and the document is due again
-        after a growing delay, at most `max_attempts` times. After a kill the documents of the chunk in hand are due
-        again when their lease of 15 minutes ends, so a handler may run twice for them: let it write in a way that may
-        be repeated.
+        Due is what is not marked, not deleted, not set aside, and what nobody else is at. With `on="deleted"` it is
+        what was done and is deleted now; success takes the mark away, so a document that is restored is due again.
+        A document that was done is due again when its `content_hash` changes, with `on_change="again"` when anything
+        that is published of it changes, with `"ignore"` never.
+
+        Works in chunks: claimed together, handled by `workers` threads (1: by this one), noted in one transaction.
+        Several processes may do this at once on the same state db. A handler that raises, or takes longer than
+        `timeout` seconds, is a failure of this document: the error is noted, and it is due again after a growing
+        delay, at most `max_attempts` times until the publisher changes it. A handler that hangs can't be stopped, its
+        thread is left behind and what it does later is not noted. One that raises `UnavailableError` stops the run:
+        what it needs for any document is not there, and no document is to blame.
+
+        A claim is a lease of `lease` seconds that is renewed while the process lives. After a kill the documents in
+        hand are due again when it ends, so a handler may run twice for them: let it write in a way that may be
+        repeated. At most `limit` documents are tried. Raises `ConfigError`, `ColumnError` for a mark that is not the
+        client's to set; then nothing is done; and the `UnavailableError` of the handler.
         """
-        return process(
-            self._state,
-            self,
-            handler,
-            mark=mark,
-            workers=workers,
-            chunk=chunk,
-            max_attempts=max_attempts,
-            filters=filters,
-        )
+        options = ProcessOptions(mark, on, on_change, workers, chunk, max_attempts, timeout, limit, lease)
+        return process(self._state, self, handler, options, filters, progress)
 
 
 def process(
     state: State,
     files: Files,
     handler: Handler,
-    *,
-    mark: str,
-    workers: int = 1,
-    chunk: int = 100,
-    max_attempts: int = 5,
+    options: ProcessOptions,
     filters: Mapping[str, Any],
+    progress: Progress | None = None,
 ) -> ProcessResult:
     """Do what `Documents.process` says."""
+    if stray := _CLAUSES & filters.keys():
+        raise ConfigError(
+            f"{', '.join(sorted(stray))} can't be used here: documents come in the order of their keys"
+        )
     started = time.monotonic()
-    check_writable(mark, state.owners())
-    run = _Run(state, handler, mark, workers, max_attempts)
-    for keys in _due(files, state.unique, mark, filters, chunk):
-        run.chunk(files, keys)
-    left = files.count(**{**filters, mark: False})
-    log.info("%s: %d processed, %d failed, %d left", mark, run.processed, run.failed, left)
+    state.add_own(options.mark, "boolean")
+    run = _Run(state, files, handler, options, dict(filters), progress)
+    run.run()
+    left = run.count(free=False)
+    run.work.note_run(settings_text(options, filters))
+    log.info(
+        "%s: %d processed, %d failed, %d set aside, %d left",
+        *(options.mark, run.processed, run.failed, run.set_aside, left),
+    )
     return ProcessResult(run.processed, run.failed, run.set_aside, left, time.monotonic() - started)
 
 
-def _due(files: Files, unique: str, mark: str, filters: Mapping[str, Any], size: int) -> Iterator[list[Key]]:
-    """Yield the keys of matching documents, in their order and a chunk at a time."""
-    conditions = {**filters, mark: False}
-    own = conditions.pop(unique, None)
-    after: dict[str, Any] = {} if own is None else (dict(own) if isinstance(own, Mapping) else {"=": own})
-    # Keys may be numbers and text; SQLite sorts numbers first, which this follows.
-    while True:
-        page: dict[str, Any] = {**conditions, "order_by": unique, "_limit": size}
-        if after:
-            page[unique] = after
-        found = files.find(**page)
-        keys = [file.key for file in found]
-        if keys:
-            yield keys
-        if len(keys) < size:
-            return
-        after = {**after, ">": keys[-1]}
+def settings_text(options: ProcessOptions, filters: Mapping[str, Any]) -> str | None:
+    """Return the settings that decide what is due, as JSON; None for filters that JSON can't hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, set | frozenset):
+            return list(value)
+        if isinstance(value, datetime):
+            return {"__time__": value.isoformat()}
+        raise TypeError
+
+    try:
+        text = orjson.dumps(
+            {"on_change": options.on_change, "filters": dict(filters)},
+            default=plain,
+            option=orjson.OPT_PASSTHROUGH_DATETIME,
+        )
+    except TypeError:
+        return None
+    return text.decode()
+
+
+def due_count(state: State, files: Files, mark: str, settings: str | None) -> int:
+    """Return how many documents a pipeline with these settings (`settings_text`) is still to do."""
+    kept = orjson.loads(settings) if settings else {}
+    options = ProcessOptions(mark=mark, on_change=kept.get("on_change", "content"))
+    filters = {name: _revived(value) for name, value in kept.get("filters", {}).items()}
+    return _Run(state, files, lambda _: None, options, filters, None).count(free=False)
+
+
+def _revived(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"__time__"}:
+            return parse_time(value["__time__"])
+        return {name: _revived(one) for name, one in value.items()}
+    return [_revived(one) for one in value] if isinstance(value, list) else value
 
 
 class _Run:
-    def __init__(self, state: State, handler: Handler, mark: str, workers: int, max_attempts: int) -> None:
+    def __init__(
+        self,
+        state: State,
+        files: Files,
+        handler: Handler,
+        options: ProcessOptions,
+        filters: dict[str, Any],
+        progress: Progress | None,
+    ) -> None:
         self.state = state
+        self.files = files
         self.handler = handler
-        self.mark = mark
-        self.workers = workers
-        self.max_attempts = max_attempts
-        self.work = Work(state, mark)
-        self.worker = f"{socket.gethostname()}:{os.getpid()}"
+        self.options = options
+        self.limit = filters.pop("_limit", None) or options.limit
+        self.filters = filters
+        self.progress = progress
+        self.lease = timedelta(seconds=options.lease)
+        worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.work = Work(state, options.mark, worker=worker, on=options.on, on_change=options.on_change)
         self.processed = self.failed = self.set_aside = 0
 
-    def chunk(self, files: Files, keys: list[Key]) -> None:
+    def run(self) -> None:
+        total = self.count() if self.progress is not None else None
+        with self._renewing(), self._pool() as pool:
+            for files in self._pages():
+                self._chunk(files, pool)
+                if self.progress is not None:
+                    self.progress(self.processed + self.failed, total)
+
+    def count(self, *, free: bool = True) -> int:
+        """Return how many documents there are to do; with `free` only those that can be done now."""
+        return self.files.count(self._condition(free=free), deleted=None, **self.filters)
+
+    def _condition(self, *, free: bool = True) -> Any:
+        from sqlalchemy import text
+
+        parameters = self.work.parameters() if free else {"mmmeta_mark": self.options.mark}
+        escaped = self.work.condition(free=free).replace(":", "\\:")
+        for name in parameters:
+            escaped = escaped.replace(f"\\:{name}", f":{name}")
+        used = {name: value for name, value in parameters.items() if f":{name}" in escaped}
+        return text(escaped).bindparams(**used)
+
+    def _pages(self) -> Iterator[list[File]]:
+        """Yield the documents to do in the order of their keys, a chunk at a time."""
+        unique, filters, left = self.state.unique, dict(self.filters), self.limit
+        own = filters.pop(unique, None)
+        after: dict[str, Any] = {} if own is None else (dict(own) if isinstance(own, Mapping) else {"=": own})
+        while left is None or left > 0:
+            size = self.options.chunk if left is None else min(self.options.chunk, left)
+            page = {**filters, **({unique: after} if after else {})}
+            found = list(
+                self.files.find(self._condition(), deleted=None, **page, order_by=unique, _limit=size)
+            )
+            if found:
+                yield found
+            if len(found) < size:
+                return
+            left = left and left - len(found)
+            after = {**after, ">": found[-1].key}
+
+    def _chunk(self, files: list[File], pool: ThreadPoolExecutor | None) -> None:
         """Claim, handle and note one chunk."""
-        claimed = self.work.claim(keys, self.worker, _LEASE)
-        if not claimed:
-            return
-        documents = [file for key in claimed if (file := files.get(key)) is not None]
-        done: dict[Key, Mapping[str, Any]] = {}
-        failed: dict[Key, str] = {}
+        claims = {claim.key: claim for claim in self.work.claim([file.key for file in files], self.lease)}
+        outcome = _Outcome()
         try:
-            if self.workers == 1:
-                for document in documents:
-                    self._handle(document, done, failed)
-            else:
-                with ThreadPoolExecutor(self.workers, thread_name_prefix=f"mmmeta-{self.mark}") as pool:
-                    list(pool.map(lambda document: self._handle(document, done, failed), documents))
+            documents = [self._current(file, claims[file.key]) for file in files if file.key in claims]
+            self._handle_all(documents, outcome, pool)
         finally:
             # Also when the user interrupts: what is done is noted, the rest given back.
-            self.set_aside += self.work.finish(done, failed, max_attempts=self.max_attempts)
-            self.work.release([key for key in claimed if key not in done and key not in failed])
-            self.processed += len(done)
-            self.failed += len(failed)
+            self._note(claims, outcome)
 
-    def _handle(self, document: File, done: dict[Key, Mapping[str, Any]], failed: dict[Key, str]) -> None:
+    def _current(self, file: File, claim: Claim) -> File:
+        """Return the document as it was when it was claimed: it may have changed since the page was read."""
+        read = file["__meta_last_updated"]
+        same = read is not None and format_time(read) == claim.version
+        return file if same else self.files.get(file.key) or file
+
+    def _note(self, claims: Mapping[Key, Claim], outcome: _Outcome) -> None:
+        done = [(claims[key], values) for key, values in outcome.done.items()]
+        failed = [(claims[key], error) for key, error in outcome.failed.items()]
         try:
-            columns = dict(self.handler(document) or {})
-            owners = self.state.owners()
-            for column in columns:
-                check_writable(column, owners)
-            done[document.key] = {**columns, self.mark: True}
+            aside = self.work.finish(done, failed, max_attempts=self.options.max_attempts)
         except KeyboardInterrupt:
+            self.work.finish(done, failed, max_attempts=self.options.max_attempts)
+            raise
+        if len(done) + len(failed) < len(claims):
+            self.work.release()
+        self.set_aside += aside
+        self.processed += len(done)
+        self.failed += len(failed)
+
+    # --- handling
+
+    def _handle_all(self, files: list[File], outcome: _Outcome, pool: ThreadPoolExecutor | None) -> None:
+        if isinstance(self.handler, ChunkHandler) and self.options.timeout is None and len(files) > 1:
+            try:
+                self.handler.chunk(files)
+            except UnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - tried again one by one, where it is noted
+                log.info("%s: %s; now one by one", self.options.mark, _reason(error))
+            else:
+                outcome.done.update({file.key: {} for file in files})
+                return
+        if pool is None:
+            for file in files:
+                self._handle(file, outcome)
+        else:
+            list(pool.map(lambda file: self._handle(file, outcome), files))
+
+    def _handle(self, file: File, outcome: _Outcome) -> None:
+        try:
+            values = dict(self._bounded(file) or {})
+            owners = self.state.owners() if values else {}
+            for column in values:
+                check_writable(column, owners)
+            outcome.done[file.key] = values
+        except (KeyboardInterrupt, UnavailableError):
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything; it is noted
-            log.warning("%s failed for %s: %s", self.mark, document.name, _reason(error))
-            failed[document.key] = _reason(error)
+            log.warning("%s failed for %s: %s", self.options.mark, file.name, _reason(error))
+            outcome.failed[file.key] = _reason(error)
+
+    def _bounded(self, file: File) -> Mapping[str, Any] | None:
+        """Call the handler, for at most the time it has."""
+        timeout = self.options.timeout
+        if timeout is None:
+            return self.handler(file)
+        results: list[Mapping[str, Any] | None] = []
+        errors: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                results.append(self.handler(file))
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+                errors.append(error)
+
+        thread = threading.Thread(target=call, daemon=True, name=f"mmmeta-{self.options.mark}-{file.name}")
+        thread.start()
+        thread.join(timeout)
+        if errors:
+            raise errors[0]
+        if not results:
+            raise TimeoutError(f"the handler took longer than {timeout:g} s and was left behind")
+        return results[0]
+
+    @contextmanager
+    def _pool(self) -> Iterator[ThreadPoolExecutor | None]:
+        if self.options.workers == 1:
+            yield None
+            return
+        with ThreadPoolExecutor(
+            self.options.workers, thread_name_prefix=f"mmmeta-{self.options.mark}"
+        ) as pool:
+            yield pool
+
+    @contextmanager
+    def _renewing(self) -> Iterator[None]:
+        """Renew this worker's claims while the block runs, however long a handler takes."""
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(self.options.lease / 3):
+                self.work.renew(self.lease)
+
+        thread = threading.Thread(target=renew, daemon=True, name="mmmeta-lease")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+@dataclass
+class _Outcome:
+    done: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
+    failed: dict[Key, str] = field(default_factory=dict)
 
 
 def _reason(error: BaseException) -> str:

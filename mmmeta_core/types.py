@@ -9,7 +9,7 @@ does not fit its column's kind is a `Misfit`, and its writer keeps it in the `__
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
@@ -28,6 +28,9 @@ Sql: TypeAlias = str | int | float | None
 Row: TypeAlias = dict[str, Any]
 """One row, column name to value."""
 
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Called from time to time with how much is done, and of how much in all (None: not known)."""
+
 never: Final = datetime.min.replace(tzinfo=UTC)
 """Earlier than any time: a default for `store.get()` of a timestamp that may not be there yet."""
 
@@ -44,8 +47,11 @@ def utcnow() -> datetime:
 
 
 def to_utc(value: datetime) -> datetime:
-    """Return `value` in UTC; a naive one is read as UTC."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    """Return `value` in UTC; a naive one is read as UTC. Raises `Misfit` for one outside of the years 1 to 9999."""
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise Misfit(f"{value} is not a time of the years 1 to 9999 in UTC") from None
 
 
 def format_time(value: datetime) -> str:
@@ -80,10 +86,10 @@ def kind_of(value: object) -> Kind:
 def encode(value: Any, kind: Kind) -> Sql:
     """Return `value` as SQLite keeps it in a column of `kind`. Raises `Misfit`.
 
-    NaN is NULL (what pandas means by it); an infinity, an integer beyond 64 bits, and text that is not UTF-8
-    are misfits.
+    NaN and NaT are NULL (what pandas means by them); an infinity, an integer beyond 64 bits, and text that is not
+    UTF-8 are misfits.
     """
-    if value is None:
+    if value is None or (isinstance(value, datetime) and value != value):  # NaT is a datetime
         return None
     own = kind_of(value)
     if own in PLAIN_KINDS and kind in PLAIN_KINDS:

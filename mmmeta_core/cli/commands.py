@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect as inspection
 import io
 import logging
 import sys
@@ -166,9 +167,9 @@ def find(
             for file in found:
                 echo_json({name: value for name, value in file.items() if not name.startswith("__")})
             return
-        names = columns.split(",") if columns else metadir.files.columns
-        shown = [name.strip() for name in names if columns or not name.startswith("__")]
-        echo_rows(found, shown, how=how)
+        chosen = [name.strip() for name in (columns or "").split(",") if name.strip()]
+        published = [name for name in metadir.files.columns if not name.startswith("__")]
+        echo_rows(found, chosen or published, how=how)
 
 
 @cli.command()
@@ -185,7 +186,9 @@ def download(session: Session, dest: str, filters: tuple[str, ...], workers: int
     from mmmeta_core.cli.printing import echo_result
 
     with session.open(existing=True) as metadir:
-        arguments = parse_filters(filters, metadir.state.kinds())
+        arguments = parse_filters(
+            filters, metadir.state.kinds(), taken=inspection.signature(metadir.download).parameters
+        )
         result = metadir.download(dest, workers=workers, **arguments)
         echo_result(result, as_json=as_json)
         if result.failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import click
@@ -12,18 +12,18 @@ from mmmeta_core.types import Kind, Misfit, coerce, is_key
 
 _FILTER: Final = re.compile(r"(?P<column>[^=<>!~]+?)(?P<operator><=|>=|!=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _BOOLEANS: Final = {"true": True, "false": False}
-_RESERVED: Final = frozenset(
-    {"self", "deleted", "dest", "workers", "order_by", "_limit", "_offset", "_streamed", "_step"}
-)
-"""Names that `files.find` and `download` take for arguments of their own."""
+_RESERVED: Final = frozenset({"self", "deleted", "order_by", "_limit", "_offset", "_streamed", "_step"})
+"""Names that `files.find` takes for arguments of its own."""
 _SHAPES: Final[Mapping[Kind, str]] = {
     "boolean": "true or false",
     "datetime": "a time, such as 2021-05-01 or 2021-05-01T12:00",
 }
 
 
-def parse_filters(arguments: Iterable[str], kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """Return keyword filters for `files.find`.
+def parse_filters(
+    arguments: Iterable[str], kinds: Mapping[str, Kind], *, taken: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return keyword filters for `files.find`, or for another method, the own arguments of which are `taken`.
 
     `null` is what is not set; `true` and `false` mean what they say except in a column of text. `a,b` after `=` or `!=`
     means either; `~` is SQL's LIKE; `"…"` is text as it is. A value is read as the column's kind asks; a number is text
@@ -40,7 +40,7 @@ def parse_filters(arguments: Iterable[str], kinds: Mapping[str, Kind]) -> dict[s
                 f"{argument!r} is no filter: write column=value, or one of != < <= > >= ~ for the ="
             )
         column = match["column"].strip()
-        if column in _RESERVED:
+        if column in _RESERVED or column in taken:
             raise click.UsageError(f"{argument!r}: a column of this name can't be filtered on here")
         try:
             conditions = _conditions(match["operator"], match["value"], kinds.get(column))

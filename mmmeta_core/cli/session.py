@@ -51,6 +51,11 @@ class Session:
 class Program(click.Group):
     """A group whose commands end with one sentence on stderr and an exit code, whatever stops them."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments, and print the help if they ask for it."""
+        with sentences():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         with sentences():

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from mmmeta_core.atomic import fsync_file
-from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, Columns
+from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, Columns, fold
 from mmmeta_core.database.sqlite import (
     atomic,
     check_version,
@@ -247,7 +247,7 @@ class Catalog:
         for base, *values in cursor:
             row = dict(zip(names, values, strict=True))
             delta = _delta(row, orjson.loads(base) if base else {}, kinds)
-            if delta or base is None:
+            if base is None or delta.keys() - {"__meta_last_updated"}:
                 yield row[self.unique], delta
 
     def new_columns(self) -> dict[str, Kind]:
@@ -405,10 +405,29 @@ class Catalog:
     def _declare(self, declared: Mapping[str, Kind], revision: int) -> None:
         """Take over columns that a segment declares; values that wait here under another kind move to `__rescued`."""
         known = self.kinds()
+        waiting = {fold(name): name for name in self.new_columns()}
         for name, kind in declared.items():
-            if known.get(name, kind) != kind:
+            other = waiting.get(fold(name), name)
+            if other != name:
+                self._give_up_column(other, known[other])
+            elif known.get(name, kind) != kind:
                 self._change_kind(name, known[name], kind)
         self._add_columns(declared, revision)
+
+    def _give_up_column(self, name: str, kind: Kind) -> None:
+        """Move what waits here in a column that was published with another spelling to `__rescued`."""
+        column = quote(name)
+        rows = self.connection.execute(
+            f"SELECT {self.quoted_key}, {column}, {RESCUED} FROM files WHERE {column} IS NOT NULL"
+        ).fetchall()
+        for key, raw, rescued in rows:
+            kept = {**orjson.loads(rescued or "{}"), name: to_json(raw, kind)}
+            self.connection.execute(
+                f"UPDATE files SET {RESCUED} = ? WHERE {self.quoted_key} = ?",
+                (orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode(), key),
+            )
+        self.connection.execute("DELETE FROM mmmeta_columns WHERE name = ?", (name,))
+        self.connection.execute(f"ALTER TABLE files DROP COLUMN {column}")
 
     def _change_kind(self, name: str, old: Kind, new: Kind) -> None:
         column, key = quote(name), quote(self.unique)

@@ -91,11 +91,12 @@ class Columns:
         `DocumentError` for a value that not even JSON can keep.
         """
         fitted = Fitted()
-        for key, value in document.items():
+        # Keys that are spelled as their column come first: which of two gets it must not depend on their order.
+        for key in sorted(document, key=lambda key: key not in self.kinds and column_name(key) != key):
             try:
-                self._place(fitted.row, key, value, types or {})
+                self._place(fitted.row, key, document[key], types or {})
             except Misfit as misfit:
-                fitted.rescued[key] = _rescuable(key, value, misfit)
+                fitted.rescued[key] = _rescuable(key, document[key], misfit)
         return fitted
 
     def _place(self, row: dict[str, Sql], key: str, value: Any, types: Mapping[str, Kind]) -> None:
@@ -129,7 +130,9 @@ def _possible(key: str) -> str:
 
 
 def _rescuable(key: str, value: Any, misfit: Misfit) -> Any:
-    """Return the value if JSON keeps it as it is, or raise."""
+    """Return the value if JSON keeps it as it is, an integer beyond 64 bits as text, or raise."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
     try:
         kept = orjson.loads(orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS))
     except (TypeError, ValueError):

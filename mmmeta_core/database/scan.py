@@ -31,6 +31,10 @@ _SCHEMA: Final = (
     "CREATE INDEX sources_key ON sources (key)",
     "CREATE INDEX sources_problem ON sources (folder, name) WHERE problem IS NOT NULL",
     "CREATE TABLE shapes (id INTEGER PRIMARY KEY, columns TEXT NOT NULL UNIQUE)",
+    """CREATE TABLE uploads (
+  remote TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+  PRIMARY KEY (remote, name)
+) WITHOUT ROWID""",
     "CREATE TABLE info (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
 )
 # A lost cache costs time, never data.
@@ -53,6 +57,15 @@ class Seen(NamedTuple):
     def path(self) -> str:
         """Return the path below the root."""
         return f"{self.folder}/{self.name}" if self.folder else self.name
+
+
+class Uploaded(NamedTuple):
+    """A file as it was when it was brought to the archive."""
+
+    remote: str
+    name: str
+    size: int
+    mtime_ns: int
 
 
 class Scan:
@@ -119,6 +132,28 @@ class Scan:
                 some,
             )
             yield from map(Seen._make, rows.fetchall())
+
+    def sources(self) -> Iterator[Seen]:
+        """Yield all readable files, in the order of their paths."""
+        rows = self.connection.cursor().execute(
+            "SELECT * FROM sources WHERE problem IS NULL ORDER BY folder, name"
+        )
+        yield from map(Seen._make, rows)
+
+    def is_uploaded(self, file: Uploaded) -> bool:
+        """Whether this very file was brought to the archive before."""
+        row = self.connection.execute(
+            "SELECT 1 FROM uploads WHERE remote = ? AND name = ? AND size = ? AND mtime_ns = ?", file
+        ).fetchone()
+        return row is not None
+
+    def note_uploads(self, files: Iterable[Uploaded | None]) -> None:
+        """Note what was brought to the archive."""
+        with atomic(self.connection):
+            self.connection.executemany(
+                "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)",
+                [file for file in files if file is not None],
+            )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield path and reason of each file that can't be taken."""

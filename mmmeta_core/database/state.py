@@ -52,9 +52,25 @@ _SCHEMA: Final = (
     "CREATE TABLE mmmeta_columns (name TEXT PRIMARY KEY, kind TEXT NOT NULL, owner TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE mmmeta_work (
   mark TEXT NOT NULL, key NOT NULL, worker TEXT, lease_until TEXT,
-  attempts INTEGER NOT NULL DEFAULT 0, error TEXT, failed_at TEXT, not_before TEXT, set_aside INTEGER NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0, error TEXT, failed_at TEXT, failed_version, not_before TEXT,
+  set_aside INTEGER NOT NULL DEFAULT 0, done_at TEXT, done_version, done_content,
   PRIMARY KEY (mark, key)
 ) WITHOUT ROWID""",
+    "CREATE INDEX mmmeta_work_worker ON mmmeta_work (worker) WHERE worker IS NOT NULL",
+    "CREATE INDEX mmmeta_work_failed ON mmmeta_work (mark) WHERE error IS NOT NULL",
+    "CREATE TABLE mmmeta_pipelines (mark TEXT PRIMARY KEY, settings TEXT, last_run TEXT) WITHOUT ROWID",
+    """CREATE TABLE mmmeta_downloads (
+  folder TEXT NOT NULL, folded TEXT NOT NULL, name TEXT NOT NULL, key NOT NULL,
+  PRIMARY KEY (folder, folded)
+) WITHOUT ROWID""",
+)
+_TABLES: Final = (
+    "files",
+    "mmmeta_info",
+    "mmmeta_columns",
+    "mmmeta_work",
+    "mmmeta_pipelines",
+    "mmmeta_downloads",
 )
 
 
@@ -98,7 +114,7 @@ class State:
         self.path = path
         self.unique = unique
         self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._lock = threading.Lock()
 
     @property
@@ -109,7 +125,11 @@ class State:
             connection = self._connect()
             self._local.connection = connection
             with self._lock:
-                self._opened.append(connection)
+                for thread, other in self._opened:
+                    if not thread.is_alive():
+                        other.close()
+                self._opened = [(thread, other) for thread, other in self._opened if thread.is_alive()]
+                self._opened.append((threading.current_thread(), connection))
         return connection
 
     @property
@@ -120,7 +140,7 @@ class State:
     def close(self) -> None:
         """Close the connections of all threads; the next use opens new ones."""
         with self._lock:
-            for connection in self._opened:
+            for _, connection in self._opened:
                 connection.close()
             self._opened.clear()
             self._local = threading.local()
@@ -229,7 +249,7 @@ class State:
         cursor = connection.execute(
             f"INSERT INTO main.files ({key},{names},__state_added,__state_last_updated) "
             f"SELECT m.{key},{','.join(f'm.{quote(c)}' for c in columns)},?1,?1 "
-            f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key WHERE true "
+            f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key WHERE 1 = 1 "
             f"ON CONFLICT ({key}) DO UPDATE SET {updates},__state_last_updated=excluded.__state_last_updated "
             f"WHERE {differs}",
             (now,),
@@ -269,6 +289,13 @@ class State:
         """
         with atomic(self.connection):
             self.save_within(updates)
+
+    def add_own(self, name: str, kind: Kind) -> None:
+        """Make a column of the client's, if it is not there. Raises as `save` does."""
+        check_writable(name, self.owners())
+        if name not in self.kinds():
+            with atomic(self.connection) as connection:
+                self._add_column(connection, name, kind, "client")
 
     def save_within(self, updates: Iterable[tuple[Key, Mapping[str, Any]]]) -> None:
         """Do what `save` does as part of the transaction that the caller has begun."""
@@ -333,7 +360,7 @@ class State:
         kept = get_value(connection, "mmmeta_info", "unique")
         if kept != self.unique and connection.execute("SELECT 1 FROM files").fetchone() is None:
             with atomic(connection):
-                for table in ("files", "mmmeta_info", "mmmeta_columns", "mmmeta_work"):
+                for table in _TABLES:
                     connection.execute(f"DROP TABLE {table}")
                 self._create(connection)
         elif kept != self.unique:

@@ -1,20 +1,30 @@
-"""Work on documents: who is at which, what failed, and when it may be tried again. A table of the state db.
+"""Work on documents: what is due, who is at it, what failed, and when it may be tried again. Tables of the state db.
 
-A *mark* names one pipeline and is the client's column that says done. Each pipeline has its own claims,
-attempts and errors.
+A *mark* names one pipeline and is the client's column that says done. Each pipeline has its own claims, attempts
+and errors. For each document that it has done it keeps which version that was, so that a document the publisher has
+changed since can be due again.
 """
 
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from mmmeta_core.database.sqlite import atomic, quote, table_columns
 from mmmeta_core.database.state import State
-from mmmeta_core.types import Key, format_time, parse_time, utcnow
+from mmmeta_core.types import Key, Sql, format_time, parse_time, utcnow
+
+On: TypeAlias = Literal["due", "deleted"]
+"""Which documents: those that are due, or those that were done and that the publisher has deleted since."""
+
+OnChange: TypeAlias = Literal["content", "again", "ignore"]
+"""When a document that was done is due again: its `content_hash` changed, anything published of it changed, never."""
+
+CONTENT: Final = "content_hash"
 
 _FIRST_DELAY_SECONDS: Final = 60.0
 _LONGEST_DELAY_SECONDS: Final = 24 * 3600.0
@@ -23,7 +33,7 @@ _ERROR_LENGTH: Final = 2_000
 
 @dataclass(frozen=True)
 class Failure:
-    """A document that a pipeline failed at. `set_aside` ones are not tried again by themselves."""
+    """A document that a pipeline failed at. `set_aside` ones are not tried again until they change or are re-armed."""
 
     key: Key
     attempts: int
@@ -32,119 +42,199 @@ class Failure:
     set_aside: bool
 
 
-class Work:
-    """The work of one pipeline."""
+@dataclass(frozen=True)
+class Tally:
+    """Where a pipeline stands: documents done, failed and to be tried again, and set aside; its last run's settings."""
 
-    def __init__(self, state: State, mark: str) -> None:
+    mark: str
+    done: int
+    failed: int
+    set_aside: int
+    settings: str | None
+    last_run: datetime | None
+
+
+class Claim(NamedTuple):
+    """A document that is ours for now, and which version of it."""
+
+    key: Key
+    version: Sql
+    content: Sql
+
+
+class Work:
+    """The work of one pipeline. `worker` names who claims: one run of one process."""
+
+    def __init__(
+        self, state: State, mark: str, *, worker: str = "", on: On = "due", on_change: OnChange = "content"
+    ) -> None:
         self.state = state
         self.mark = mark
+        self.worker = worker
+        self.on: On = on
+        self.on_change: OnChange = on_change
 
-    def claim(self, keys: Sequence[Key], worker: str, lease: timedelta) -> list[Key]:
-        """Take those of `keys` that are due and that no one else is at, for as long as the lease.
+    # --- what there is to do
+
+    def condition(self, *, free: bool = True) -> str:
+        """Return the SQL condition on a row of `files` that its document is to be done.
+
+        With `free` also that nobody is at it and that no failure stands in the way. Its parameters, `:mmmeta_mark` and
+        `:mmmeta_now`, come from `parameters`.
+        """
+        mark, mine = quote(self.mark), f"w.mark = :mmmeta_mark AND w.key = files.{quote(self.state.unique)}"
+        if self.on == "deleted":
+            todo = f"files.__deleted_at IS NOT NULL AND files.{mark} IS 1"
+        elif (changed := self._changed()) is None:
+            todo = f"files.__deleted_at IS NULL AND files.{mark} IS NOT 1"
+        else:
+            todo = (
+                f"files.__deleted_at IS NULL AND (files.{mark} IS NOT 1 OR EXISTS "
+                f"(SELECT 1 FROM mmmeta_work w WHERE {mine} AND w.done_at IS NOT NULL AND {changed}))"
+            )
+        if not free:
+            return todo
+        return (
+            f"{todo} AND NOT EXISTS (SELECT 1 FROM mmmeta_work w WHERE {mine} AND (w.lease_until > :mmmeta_now OR "
+            "((w.set_aside OR w.not_before > :mmmeta_now) AND w.failed_version IS files.__meta_last_updated)))"
+        )
+
+    def parameters(self) -> dict[str, Sql]:
+        """Return the values for `condition`, as of now."""
+        return {"mmmeta_mark": self.mark, "mmmeta_now": format_time(utcnow())}
+
+    def _changed(self) -> str | None:
+        if self.on_change == "again":
+            return "w.done_version IS NOT files.__meta_last_updated"
+        if self.on_change == "ignore" or self.state.unique == CONTENT:
+            return None
+        return f"w.done_content IS NOT files.{CONTENT}" if CONTENT in self._table() else None
+
+    def _table(self) -> list[str]:
+        return table_columns(self.state.connection, "files")
+
+    # --- claims
+
+    def claim(self, keys: Sequence[Key], lease: timedelta) -> list[Claim]:
+        """Take those of `keys` that are still to be done, for as long as the lease.
 
         In one transaction, so a document is never claimed by two; a worker that dies gives its documents back when
         the lease ends.
         """
-        now = utcnow()
+        names = {f"key{number}": key for number, key in enumerate(keys)}
+        key, content = quote(self.state.unique), CONTENT if CONTENT in self._table() else "NULL"
+        until = format_time(utcnow() + lease)
         with atomic(self.state.connection) as connection:
-            marks = ",".join("?" * len(keys))
-            done = set()
-            if self.mark in table_columns(connection, "files"):
-                done = {
-                    key
-                    for (key,) in connection.execute(
-                        f"SELECT {quote(self.state.unique)} FROM files WHERE {quote(self.state.unique)} IN ({marks}) "
-                        f"AND {quote(self.mark)} = 1",
-                        keys,
-                    )
-                }
-            taken = {
-                key
-                for (key,) in connection.execute(
-                    f"SELECT key FROM mmmeta_work WHERE mark = ? AND key IN ({marks}) "
-                    "AND (lease_until > ? OR not_before > ? OR set_aside)",
-                    (self.mark, *keys, format_time(now), format_time(now)),
-                )
-            }
-            claimed = [key for key in keys if key not in done and key not in taken]
+            rows = connection.execute(
+                f"SELECT {key}, __meta_last_updated, {content} FROM files "
+                f"WHERE {key} IN ({','.join(f':{name}' for name in names)}) AND {self.condition()} ORDER BY {key}",
+                {**names, **self.parameters()},
+            ).fetchall()
             connection.executemany(
                 "INSERT INTO mmmeta_work (mark, key, worker, lease_until) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (mark, key) DO UPDATE SET worker = excluded.worker, lease_until = excluded.lease_until",
-                [(self.mark, key, worker, format_time(now + lease)) for key in claimed],
+                [(self.mark, row[0], self.worker, until) for row in rows],
             )
-        return claimed
+        return [Claim(*row) for row in rows]
+
+    def renew(self, lease: timedelta) -> None:
+        """Extend all claims of this worker."""
+        with atomic(self.state.connection) as connection:
+            connection.execute(
+                "UPDATE mmmeta_work SET lease_until = ? WHERE mark = ? AND worker = ?",
+                (format_time(utcnow() + lease), self.mark, self.worker),
+            )
+
+    def release(self) -> None:
+        """Give back what this worker has claimed and not finished."""
+        with atomic(self.state.connection) as connection:
+            mine = (self.mark, self.worker)
+            connection.execute(
+                "DELETE FROM mmmeta_work WHERE mark = ? AND worker = ? AND error IS NULL AND done_at IS NULL",
+                mine,
+            )
+            connection.execute(
+                "UPDATE mmmeta_work SET worker = NULL, lease_until = NULL WHERE mark = ? AND worker = ?", mine
+            )
+
+    # --- outcomes
 
     def finish(
-        self, done: Mapping[Key, Mapping[str, Any]], failed: Mapping[Key, str], *, max_attempts: int
+        self,
+        done: Sequence[tuple[Claim, Mapping[str, Any]]],
+        failed: Sequence[tuple[Claim, str]],
+        *,
+        max_attempts: int,
     ) -> int:
         """Note the outcome of claimed documents in one transaction; returns how many were set aside by it.
 
-        `done` has the columns to set on each document, its mark among them.
+        `done` comes with further columns of the client's to set. A deleted document that was dealt with loses its
+        mark, so it is due again should the publisher restore it.
         """
-        set_aside = 0
+        is_done = self.on == "due"
+        now = format_time(utcnow())
         with atomic(self.state.connection) as connection:
-            self.state.save_within(done.items())
-            connection.executemany(
-                "DELETE FROM mmmeta_work WHERE mark = ? AND key = ?", [(self.mark, key) for key in done]
-            )
-            for key, error in failed.items():
-                set_aside += self._fail(key, error, max_attempts)
-        return set_aside
+            self.state.save_within((claim.key, {**values, self.mark: is_done}) for claim, values in done)
+            if is_done:
+                connection.executemany(
+                    "INSERT INTO mmmeta_work (mark, key, done_at, done_version, done_content) VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT (mark, key) DO UPDATE SET worker = NULL, lease_until = NULL, attempts = 0, error = NULL, "
+                    "failed_at = NULL, failed_version = NULL, not_before = NULL, set_aside = 0, done_at = excluded.done_at, "
+                    "done_version = excluded.done_version, done_content = excluded.done_content",
+                    [(self.mark, claim.key, now, claim.version, claim.content) for claim, _ in done],
+                )
+            else:
+                connection.executemany(
+                    "DELETE FROM mmmeta_work WHERE mark = ? AND key = ?",
+                    [(self.mark, claim.key) for claim, _ in done],
+                )
+            return sum([self._fail(connection, claim, error, max_attempts) for claim, error in failed])
 
-    def _fail(self, key: Key, error: str, max_attempts: int) -> bool:
-        connection, now = self.state.connection, utcnow()
+    def _fail(self, connection: sqlite3.Connection, claim: Claim, error: str, max_attempts: int) -> bool:
+        now = utcnow()
         row = connection.execute(
-            "SELECT attempts FROM mmmeta_work WHERE mark = ? AND key = ?", (self.mark, key)
+            "SELECT attempts FROM mmmeta_work WHERE mark = ? AND key = ? AND failed_version IS ?",
+            (self.mark, claim.key, claim.version),
         ).fetchone()
         attempts = (row[0] if row else 0) + 1
         delay = min(_FIRST_DELAY_SECONDS * 4 ** (attempts - 1), _LONGEST_DELAY_SECONDS)
         delay *= random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
         aside = attempts >= max_attempts
+        values = {
+            "attempts": attempts,
+            "error": error[:_ERROR_LENGTH],
+            "failed_at": format_time(now),
+            "failed_version": claim.version,
+            "not_before": format_time(now + timedelta(seconds=delay)),
+            "set_aside": int(aside),
+        }
+        updates = ",".join(f"{name} = excluded.{name}" for name in values)
         connection.execute(
-            "INSERT INTO mmmeta_work (mark, key, attempts, error, failed_at, not_before, set_aside) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (mark, key) DO UPDATE SET worker = NULL, lease_until = NULL, "
-            "attempts = excluded.attempts, error = excluded.error, failed_at = excluded.failed_at, "
-            "not_before = excluded.not_before, set_aside = excluded.set_aside",
-            (
-                self.mark,
-                key,
-                attempts,
-                error[:_ERROR_LENGTH],
-                format_time(now),
-                format_time(now + timedelta(seconds=delay)),
-                aside,
-            ),
+            f"INSERT INTO mmmeta_work (mark, key, {','.join(values)}) VALUES (?, ?, {','.join('?' * len(values))}) "
+            f"ON CONFLICT (mark, key) DO UPDATE SET worker = NULL, lease_until = NULL, {updates}",
+            (self.mark, claim.key, *values.values()),
         )
         return aside
-
-    def release(self, keys: Sequence[Key]) -> None:
-        """Give claimed documents back untouched."""
-        with atomic(self.state.connection) as connection:
-            connection.executemany(
-                "UPDATE mmmeta_work SET worker = NULL, lease_until = NULL WHERE mark = ? AND key = ?",
-                [(self.mark, key) for key in keys],
-            )
 
     def retry(self) -> int:
         """Make all failed documents due at once, with new attempts; returns how many."""
         with atomic(self.state.connection) as connection:
             return connection.execute(
-                "UPDATE mmmeta_work SET attempts = 0, not_before = NULL, set_aside = 0 "
+                "UPDATE mmmeta_work SET attempts = 0, not_before = NULL, set_aside = 0, failed_version = NULL "
                 "WHERE mark = ? AND error IS NOT NULL AND (set_aside OR not_before IS NOT NULL)",
                 (self.mark,),
             ).rowcount
 
+    # --- reports
+
     def due_again(self) -> int:
         """Return how many failed documents may be tried again by now and are still to be done."""
-        connection = self.state.connection
-        undone = (
-            f"AND f.{quote(self.mark)} IS NOT 1 " if self.mark in table_columns(connection, "files") else ""
-        )
-        total: int = connection.execute(
-            f"SELECT count(*) FROM mmmeta_work w JOIN files f ON f.{quote(self.state.unique)} = w.key "
-            f"WHERE w.mark = ?1 AND w.error IS NOT NULL AND NOT w.set_aside AND f.__deleted_at IS NULL {undone}"
-            "AND coalesce(w.not_before, '') <= ?2 AND coalesce(w.lease_until, '') <= ?2",
-            (self.mark, format_time(utcnow())),
+        if self.mark not in self._table():
+            return 0
+        total: int = self.state.connection.execute(
+            f"SELECT count(*) FROM mmmeta_work v JOIN files ON files.{quote(self.state.unique)} = v.key "
+            f"WHERE v.mark = :mmmeta_mark AND v.error IS NOT NULL AND {self.condition()}",
+            self.parameters(),
         ).fetchone()[0]
         return total
 
@@ -157,3 +247,63 @@ class Work:
         )
         for key, attempts, error, failed_at, aside in rows.fetchall():
             yield Failure(key, attempts, error, parse_time(failed_at), bool(aside))
+
+    def note_run(self, settings: str | None) -> None:
+        """Remember with which settings the pipeline ran last, so that others can tell what is due for it."""
+        with atomic(self.state.connection) as connection:
+            connection.execute(
+                "INSERT INTO mmmeta_pipelines (mark, settings, last_run) VALUES (?, ?, ?) "
+                "ON CONFLICT (mark) DO UPDATE SET settings = excluded.settings, last_run = excluded.last_run",
+                (self.mark, settings, format_time(utcnow())),
+            )
+
+
+def tallies(state: State) -> list[Tally]:
+    """Return where each pipeline of this state db stands, by name."""
+    connection, there = state.connection, table_columns(state.connection, "files")
+    found = []
+    for mark, settings, last_run in connection.execute(
+        "SELECT mark, settings, last_run FROM mmmeta_pipelines ORDER BY mark"
+    ).fetchall():
+        failed, aside = connection.execute(
+            "SELECT count(*), total(set_aside) FROM mmmeta_work WHERE mark = ? AND error IS NOT NULL", (mark,)
+        ).fetchone()
+        done = 0
+        if mark in there:
+            (done,) = connection.execute(
+                f"SELECT count(*) FROM files WHERE {quote(mark)} IS 1 AND __deleted_at IS NULL"
+            ).fetchone()
+        ran = parse_time(last_run) if last_run else None
+        found.append(Tally(mark, done, failed - int(aside), int(aside), settings, ran))
+    return found
+
+
+class Reservation(NamedTuple):
+    """A name in a folder that is to be a document's own. `folded` is what a file system may take for the same name."""
+
+    folder: str
+    name: str
+    folded: str
+    key: Key
+
+
+def owns(state: State, reservation: Reservation) -> bool:
+    """Whether the name is the document's already."""
+    row = state.connection.execute(
+        "SELECT name, key FROM mmmeta_downloads WHERE folder = ? AND folded = ?",
+        (reservation.folder, reservation.folded),
+    ).fetchone()
+    return bool(row == (reservation.name, reservation.key))
+
+
+def reserve(state: State, reservation: Reservation) -> bool:
+    """Make the name the document's own; False when it is another one's. Outlives a kill."""
+    if owns(state, reservation):
+        return True
+    with atomic(state.connection) as connection:
+        cursor = connection.execute(
+            "INSERT INTO mmmeta_downloads (folder, name, folded, key) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (folder, folded) DO NOTHING",
+            reservation,
+        )
+        return cursor.rowcount == 1 or owns(state, reservation)

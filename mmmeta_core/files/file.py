@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import orjson
 
 from mmmeta_core.config import Config, expand
-from mmmeta_core.database.columns import RESCUED, STATE_RESCUED
+from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, STATE_BOOKKEEPING, STATE_RESCUED
 from mmmeta_core.database.state import State, check_writable
+from mmmeta_core.files.placing import Folder
+from mmmeta_core.sources import Sources
 from mmmeta_core.types import Key, Kind, Row, decode
 
 log = logging.getLogger(__name__)
 
 
-class Sources:
+class Urls:
     """Where a document can be had: an attribute for each template under `remote:` in `config.yml`."""
 
     def __init__(self, templates: Mapping[str, str], row: Mapping[str, Any]) -> None:
@@ -35,7 +40,7 @@ class Sources:
         return sorted(self._templates)
 
     def __repr__(self) -> str:
-        return f"<Sources {', '.join(sorted(self._templates)) or 'none'}>"
+        return f"<Urls {', '.join(sorted(self._templates)) or 'none'}>"
 
 
 class File(Mapping[str, Any]):
@@ -47,10 +52,14 @@ class File(Mapping[str, Any]):
     Setting a column of the publisher's raises `ReadOnlyColumnError` at once.
     """
 
-    def __init__(self, row: Row, kinds: Mapping[str, Kind], state: State, config: Config) -> None:
+    def __init__(
+        self, row: Row, kinds: Mapping[str, Kind], state: State, config: Config, sources: Sources
+    ) -> None:
         """Take a raw row of the state db."""
         self._state = state
         self._config = config
+        self._sources = sources
+        self._kinds = kinds
         self._values = decode_row(row, kinds)
         self._changed: dict[str, Any] = {}
 
@@ -61,14 +70,46 @@ class File(Mapping[str, Any]):
         return key
 
     @property
+    def unique(self) -> str:
+        """The name of the key column."""
+        return self._config.unique
+
+    @property
+    def published_kinds(self) -> dict[str, Kind]:
+        """The columns that the publisher writes, and their kinds; key and bookkeeping left out."""
+        owners = self._state.owners()
+        return {name: kind for name, kind in self._kinds.items() if owners.get(name) == "publisher"}
+
+    @property
     def name(self) -> str:
         """The document's file name as published, its key when it has none."""
         return str(self._values.get(self._config.file_name) or self.key)
 
     @property
-    def remote(self) -> Sources:
+    def remote(self) -> Urls:
         """Where the document can be had, as the publisher's templates say: `file.remote.url`."""
-        return Sources(self._config.remote, self._values)
+        return Urls(self._config.remote, self._values)
+
+    def open(self, *, source: str | None = None) -> BinaryIO:
+        """Return the document's bytes as an open file, which is fetched whole and verified first.
+
+        From where `Sources.fetch` says, or from `source` alone; raises what that does. Nothing is left on disk when the
+        file is closed.
+        """
+        with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
+            path = Path(folder) / "document"
+            self._sources.fetch(self.name, self._values, self._config, path, source=source)
+            return path.open("rb")  # the name goes with the folder, the content with the file
+
+    def download(self, dest: str | os.PathLike[str], *, source: str | None = None) -> Path:
+        """Put the document into the folder `dest`, unless it is there, and return its path; no column is set.
+
+        Under its file name, made safe, and beside another document of the same name with something of its key in it.
+        Raises what `open` does, `RefusedError` for a folder inside a metadir, `DocumentError` for a place that is
+        taken, and OSError.
+        """
+        folder = Folder(Path(dest), self._state, self._sources, self._config)
+        return folder.path / folder.put(self, source=source).name
 
     def __getitem__(self, column: str) -> Any:
         if column not in self._values:
@@ -112,15 +153,20 @@ class File(Mapping[str, Any]):
 
 
 def decode_row(row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
-    """Return a row's values as they were written: by kind, with the rescued ones in their places."""
+    """Return a row's values as they were written: by kind, with the rescued ones in their places.
+
+    What a document itself says under a name of our bookkeeping is not shown.
+    """
     values = {name: decode(raw, kinds.get(name, "text")) for name, raw in row.items() if name not in _RESCUED}
     for column in _RESCUED:
         if row.get(column):
-            values |= orjson.loads(row[column])
+            rescued = orjson.loads(row[column])
+            values |= {name: value for name, value in rescued.items() if name not in _BOOKKEEPING}
     return values
 
 
 _RESCUED = (RESCUED, STATE_RESCUED)
+_BOOKKEEPING = PUBLISHED_BOOKKEEPING.keys() | STATE_BOOKKEEPING.keys()
 _warned: set[tuple[str, str]] = set()
 
 

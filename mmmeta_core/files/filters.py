@@ -1,124 +1,172 @@
 """dataset's filters, with what documents need on top.
 
-A column that does not exist is NULL everywhere. `x=False` matches False and never set. A time is compared as a
-time, also with columns that hold ISO 8601 text. Everything else goes to dataset as it is.
+A column that does not exist is NULL everywhere. `x=False` matches False and never set. A time or date is compared as
+a time, also with columns that hold ISO 8601 text. Everything else means what it means in dataset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, false, func, literal, not_, or_
+from sqlalchemy import ColumnElement, and_, false, func, or_, true
 
 from mmmeta_core.errors import ConfigError
-from mmmeta_core.types import Kind, format_time, parse_time, to_utc
+from mmmeta_core.types import Kind, Misfit, format_time, parse_time
 
 EQUAL: Final = frozenset({"=", "==", "is"})
 UNEQUAL: Final = frozenset({"!=", "<>", "not"})
 ORDERED: Final[Mapping[str, str]] = {
     ">": ">", "gt": ">", "<": "<", "lt": "<", ">=": ">=", "gte": ">=", "<=": "<=", "lte": "<=",
 }  # fmt: skip
-OTHERS: Final = frozenset(
-    {"in", "notin", "between", "..", "like", "ilike", "notlike", "notilike", "startswith", "endswith"}
-)
-_SQLITE_TIME: Final = "%Y-%m-%dT%H:%M:%f"
+BETWEEN: Final = frozenset({"between", ".."})
+LISTS: Final = frozenset({"in", "notin"})
+TEXTS: Final = frozenset({"like", "ilike", "notlike", "notilike", "startswith", "endswith"})
+OPERATORS: Final = EQUAL | UNEQUAL | ORDERED.keys() | BETWEEN | LISTS | TEXTS
+
+TIME_FUNCTION: Final = "mmmeta_time"
+"""The name under which a connection has `time_text` as an SQL function."""
 
 
-@dataclass
-class Filters:
-    """What to hand to dataset: clauses of ours, and filters of its own."""
-
-    clauses: list[ColumnElement[bool]] = field(default_factory=list)
-    plain: dict[str, Any] = field(default_factory=dict)
+def time_text(raw: object) -> str | None:
+    """Return ISO 8601 text in the one form that sorts as time, None for what is no time."""
+    try:
+        return format_time(parse_time(raw)) if isinstance(raw, str) else None
+    except ValueError:
+        return None
 
 
 def translate(
     filters: Mapping[str, Any],
     column: Callable[[str], ColumnElement[Any] | None],
     kinds: Mapping[str, Kind],
-) -> Filters:
+) -> list[ColumnElement[bool]]:
     """Turn keyword filters into clauses. `column` gives the table's column, or None when there is none.
 
-    Raises `ConfigError` for an operator that does not exist.
+    Raises `ConfigError` for an operator that does not exist, or for a value that it can't take.
     """
-    result = Filters()
+    clauses = []
     for name, condition in filters.items():
         operations = condition if isinstance(condition, Mapping) else {"=": condition}
+        found = column(name)
+        kind = "text" if found is None else kinds.get(found.key or name, "text")
         for operator, value in operations.items():
-            if isinstance(value, list | tuple | set) and operator in EQUAL:
-                operator = "in"
-            clause = _clause(column(name), str(operator).lower(), value, kinds.get(name, "text"))
-            if clause is not None:
-                result.clauses.append(clause)
-            else:
-                result.plain.setdefault(name, {})[operator] = _operand(value, kinds.get(name, "text"))
-    return result
+            try:
+                clauses.append(_clause(found, kind, *_checked(str(operator).lower(), value)))
+            except Misfit as misfit:
+                raise ConfigError(f"the filter on {name!r} can't be: {misfit}") from None
+    return clauses
 
 
-def _clause(
-    column: ColumnElement[Any] | None, operator: str, value: Any, kind: Kind
-) -> ColumnElement[bool] | None:
-    """Return the clause for what dataset gets wrong, None for what it gets right."""
-    if operator not in EQUAL | UNEQUAL | ORDERED.keys() | OTHERS:
-        known = ", ".join(sorted(EQUAL | UNEQUAL | ORDERED.keys() | OTHERS))
-        raise ConfigError(f"there is no filter operator {operator!r}; there are: {known}")
-    if column is None:
-        return and_(True) if _matches_null(operator, value) else false()
-    if isinstance(value, bool) and operator in EQUAL | UNEQUAL:
-        wants = value if operator in EQUAL else not value
-        return column == 1 if wants else or_(column == 0, column.is_(None))
-    if operator == "in" and any(one is None or one is False for one in value):
-        return or_(column.in_([_operand(one, kind) for one in value if one is not None]), column.is_(None))
-    if kind != "datetime":
-        return _time_clause(column, operator, value)
-    return None
+def _checked(operator: str, value: Any) -> tuple[str, Any]:
+    """Return operator and value of a filter that can be asked, a list meaning any of its values. Raises `Misfit`."""
+    if operator not in OPERATORS:
+        raise Misfit(f"there is no operator {operator!r}; there are: {', '.join(sorted(OPERATORS))}")
+    if isinstance(value, list | tuple | set | frozenset) and operator in EQUAL | UNEQUAL:
+        operator = "in" if operator in EQUAL else "notin"
+    if operator in LISTS | BETWEEN:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            raise Misfit(f"{operator!r} takes a list, not {type(value).__name__}")
+        value = list(value)
+        if operator in BETWEEN and (len(value) != 2 or None in value):
+            raise Misfit(f"{operator!r} takes the first and the last value, not {value!r:.80}")
+    elif operator in TEXTS and not isinstance(value, str):
+        raise Misfit(f"{operator!r} takes text, not {type(value).__name__}")
+    elif operator in ORDERED and value is None:
+        raise Misfit(f"nothing is {operator} None")
+    for one in value if operator in LISTS | BETWEEN else [value]:
+        _check_value(one)
+    return operator, value
 
 
-def _matches_null(operator: str, value: Any) -> bool:
+def _check_value(value: Any) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Misfit(f"{value!r:.80} is not valid Unicode") from None
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise Misfit("no column has an integer beyond 64 bits")
+    elif value is not None and not isinstance(value, float | date):
+        raise Misfit(f"a column can't be compared with a {type(value).__name__}")
+
+
+def _clause(column: ColumnElement[Any] | None, kind: Kind, operator: str, value: Any) -> ColumnElement[bool]:
+    if operator in TEXTS:
+        return false() if column is None else _text_clause(column, operator, value)
     if operator in EQUAL:
-        return value is None or value is False
+        return _any_of(column, kind, [value])
+    if operator == "in":
+        return _any_of(column, kind, value)
     if operator in UNEQUAL:
-        return value is True
-    return operator == "in" and any(one is None or one is False for one in value)
-
-
-def _time_clause(column: ColumnElement[Any], operator: str, value: Any) -> ColumnElement[bool] | None:
-    """Compare a column of ISO 8601 text with a time."""
-
-    def moment(time: datetime) -> ColumnElement[str]:
-        return literal(
-            to_utc(time).strftime("%Y-%m-%dT%H:%M:%S.") + f"{to_utc(time).microsecond // 1000:03d}"
-        )
-
-    as_time = func.strftime(_SQLITE_TIME, column)
-    if isinstance(value, datetime):
-        if operator in EQUAL:
-            return as_time == moment(value)
-        if operator in UNEQUAL:
-            return not_(as_time == moment(value))
-        if operator in ORDERED:
-            clause: ColumnElement[bool] = as_time.op(ORDERED[operator], is_comparison=True)(moment(value))
-            return clause
-    if operator in ("between", "..") and all(isinstance(one, datetime) for one in value):
+        return _none_of(column, kind, [value])
+    if operator == "notin":
+        return _none_of(column, kind, value)
+    if column is None:
+        return false()
+    if operator in BETWEEN:
         start, end = value
-        return as_time.between(moment(start), moment(end))
-    return None
+        return and_(_ordered(column, kind, ">=", start), _ordered(column, kind, "<=", end))
+    return _ordered(column, kind, ORDERED[operator], value)
+
+
+def _any_of(column: ColumnElement[Any] | None, kind: Kind, values: Collection[Any]) -> ColumnElement[bool]:
+    null = any(one is None or one is False for one in values)
+    if column is None:
+        return true() if null else false()
+    alternatives: list[ColumnElement[bool]] = [column.is_(None)] if null else []
+    for subject, operands in _by_subject(column, kind, values):
+        alternatives.append(subject.in_(operands))
+    return or_(false(), *alternatives)
+
+
+def _none_of(column: ColumnElement[Any] | None, kind: Kind, values: Collection[Any]) -> ColumnElement[bool]:
+    """NULL is neither equal nor unequal to a value, as in SQL; but never set is not True."""
+    is_false = any(one is None or one is False for one in values)
+    null = not values or (any(one is True for one in values) and not is_false)
+    if column is None:
+        return true() if null else false()
+    conditions: list[ColumnElement[bool]] = [] if null else [column.is_not(None)]
+    for subject, operands in _by_subject(column, kind, values):
+        conditions.append(or_(subject.is_(None), subject.notin_(operands)))
+    return and_(true(), *conditions)
+
+
+def _by_subject(
+    column: ColumnElement[Any], kind: Kind, values: Iterable[Any]
+) -> list[tuple[ColumnElement[Any], list[Any]]]:
+    """Return what is to be compared with which of the values: the column as it is, and the time that it holds."""
+    plain, times = [], []
+    for value in values:
+        if kind != "datetime" and isinstance(value, date):
+            times.append(_operand(value, kind))
+        elif value is not None:
+            plain.append(_operand(value, kind))
+    subjects = [(column, plain), (getattr(func, TIME_FUNCTION)(column), times)]
+    return [(subject, operands) for subject, operands in subjects if operands]
+
+
+def _ordered(column: ColumnElement[Any], kind: Kind, operator: str, value: Any) -> ColumnElement[bool]:
+    ((subject, (operand,)),) = _by_subject(column, kind, [value])
+    clause: ColumnElement[bool] = subject.op(operator, is_comparison=True)(operand)
+    return clause
+
+
+def _text_clause(column: ColumnElement[Any], operator: str, value: str) -> ColumnElement[bool]:
+    if operator == "startswith":
+        return column.startswith(value, autoescape=True)
+    if operator == "endswith":
+        return column.endswith(value, autoescape=True)
+    clause: ColumnElement[bool] = getattr(column, operator)(value)
+    return clause
 
 
 def _operand(value: Any, kind: Kind) -> Any:
     """Return the value as the column has it."""
-    if isinstance(value, list | tuple | set):
-        return [_operand(one, kind) for one in value]
-    if isinstance(value, datetime):
-        return format_time(value)
-    if kind == "datetime" and isinstance(value, str | date):
-        try:
-            return format_time(parse_time(str(value)))
-        except ValueError:
-            return value
-    if isinstance(value, bool):
-        return int(value)
-    return value.isoformat() if isinstance(value, date) else value
+    if isinstance(value, date):
+        return format_time(value if isinstance(value, datetime) else datetime.combine(value, time(), UTC))
+    if kind == "datetime" and isinstance(value, str):
+        return time_text(value) or value
+    return int(value) if isinstance(value, bool) else value

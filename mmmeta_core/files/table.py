@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mmmeta_core.config import Config
-from mmmeta_core.database.columns import RESCUED, STATE_RESCUED
+from mmmeta_core.database.columns import RESCUED, STATE_RESCUED, fold
 from mmmeta_core.database.state import PRAGMAS, State
 from mmmeta_core.errors import ColumnError
 from mmmeta_core.files.file import File, decode_row, warn_unknown
 from mmmeta_core.files.publish import Publisher
-from mmmeta_core.types import Key, Row
+from mmmeta_core.sources import Sources
+from mmmeta_core.types import Key, Kind, Row, is_key
 
 if TYPE_CHECKING:
     import dataset
@@ -34,14 +35,20 @@ class Files:
     May be used by many threads; a result that is being iterated belongs to one.
     """
 
-    def __init__(self, state: State, config: Config, publisher: Publisher) -> None:
+    def __init__(self, state: State, config: Config, publisher: Publisher, sources: Sources) -> None:
         self._state = state
         self._config = config
         self._publisher = publisher
+        self._sources = sources
         self._lock = threading.Lock()
         self._database: dataset.Database | None = None
         self._table: dataset.Table | None = None
         self._version = -1
+
+    def configure(self, config: Config, publisher: Publisher) -> None:
+        """Follow settings that have changed, as a pull may bring them."""
+        self._config = config
+        self._publisher = publisher
 
     # --- reading
 
@@ -50,16 +57,15 @@ class Files:
 
         `deleted` False leaves soft-deleted documents out, True gives only those, None both; a filter on
         `__deleted_at` stands for itself. Columns may be saved while this is iterated. Raises `ConfigError` for an
-        operator that does not exist.
+        operator that does not exist, or for a value that it can't take.
         """
         table = self.table
         arguments = {name: filters.pop(name) for name in _ARGUMENTS if name in filters}
-        for ordering in _listed(arguments.get("order_by")):
-            self._known(ordering.lstrip("-"))
-        where = self._where(filters, deleted)
+        arguments["order_by"] = list(self._orderings(table, arguments.get("order_by")))
+        where = self._where(table, filters, deleted)
         kinds = self._state.kinds()
-        for row in table.find(*clauses, *where.clauses, **where.plain, **arguments):
-            yield File(dict(row), kinds, self._state, self._config)
+        for row in table.find(*clauses, *where, **arguments):
+            yield File(dict(row), kinds, self._state, self._config, self._sources)
 
     __call__ = find
     all = find
@@ -71,33 +77,47 @@ class Files:
 
     def count(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> int:
         """Return the number of documents that match."""
-        where = self._where(filters, deleted)
-        return int(self.table.count(*clauses, *where.clauses, **where.plain))
+        table = self.table
+        return int(table.count(*clauses, *self._where(table, filters, deleted)))
 
     def distinct(self, *columns: Any, deleted: bool | None = False, **filters: Any) -> Iterator[Row]:
-        """Yield the distinct values of these columns, as dicts."""
+        """Yield the distinct values of these columns, as dicts, in order; clauses may be among the `columns`."""
         table = self.table
-        for column in columns:
-            if isinstance(column, str) and not self._known(column):
-                yield from ()
-                return
         arguments = {name: filters.pop(name) for name in ("_limit", "_offset") if name in filters}
-        where = self._where(filters, deleted)
+        names = [column for column in columns if isinstance(column, str)]
+        clauses = [column for column in columns if not isinstance(column, str)]
+        where = [*clauses, *self._where(table, filters, deleted)]
+        found = {name: self._column(table, name) for name in names}
+        there = list(dict.fromkeys(column.key for column in found.values() if column is not None))
+        if names and not there:
+            yield from ([dict.fromkeys(names)] if table.count(*where) else [])
+            return
         kinds = self._state.kinds()
-        for row in table.distinct(*columns, *where.clauses, **where.plain, **arguments):
-            yield decode_row(row, kinds)
+        for row in table.distinct(*there, *where, **arguments):
+            values = decode_row(row, kinds)
+            yield {name: None if column is None else values[column.key] for name, column in found.items()}
 
     def get(self, key: Key) -> File | None:
         """Return the document with this key, also a soft-deleted one, or None."""
-        row = self._state.row(key)
-        return None if row is None else File(row, self._state.kinds(), self._state, self._config)
+        row = self._state.row(key) if is_key(key) else None
+        return (
+            None if row is None else File(row, self._state.kinds(), self._state, self._config, self._sources)
+        )
 
     def to_pandas(self, *, deleted: bool | None = False, **filters: Any) -> Any:
         """Return the matching documents as a pandas DataFrame, times in UTC; pandas is imported here only."""
         import pandas
 
-        rows = [dict(file) for file in self.find(deleted=deleted, **filters)]
-        frame = pandas.DataFrame(rows, columns=None if rows else self.columns)
+        # Not None, beside which pandas makes floats of integers, rounding large ones; but it is what times need.
+        times = {name for name, kind in self._state.kinds().items() if kind == "datetime"}
+        rows = [
+            {
+                name: pandas.NA if value is None and name not in times else value
+                for name, value in file.items()
+            }
+            for file in self.find(deleted=deleted, **filters)
+        ]
+        frame = pandas.DataFrame(rows, columns=None if rows else self.columns, dtype=object)
         return frame.convert_dtypes()
 
     def __iter__(self) -> Iterator[File]:
@@ -109,7 +129,7 @@ class Files:
     def __contains__(self, document: object) -> bool:
         """Whether a document, given as a mapping with the key or as the key itself, is here and not deleted."""
         key = document.get(self._config.unique) if isinstance(document, Mapping) else document
-        row = self._state.row(key) if isinstance(key, str | int) else None
+        row = self._state.row(cast("Key", key)) if is_key(key) else None
         return row is not None and row["__deleted_at"] is None
 
     @property
@@ -117,14 +137,24 @@ class Files:
         """The names of all columns."""
         return [name for name in self.table.columns if name not in (RESCUED, STATE_RESCUED)]
 
+    def kinds(self, columns: Sequence[str] | None = None) -> dict[str, Kind]:
+        """Return columns with the kinds of their values: all but bookkeeping, or these. The key counts as text."""
+        known = {self._config.unique: "text", **self._state.kinds()}
+        names = self.columns if columns is None else columns
+        chosen = [name for name in names if columns is not None or not name.startswith("__")]
+        for name in chosen:
+            if name not in known:
+                warn_unknown(self._state, name, known)
+        return {name: known.get(name, "text") for name in chosen}
+
     # --- the publisher's writing
 
     def insert(self, row: Mapping[str, Any] | None = None, /, **data: Any) -> Key:
         """Publish a new document; return its key. Raises `DocumentError` if there is one with this key already."""
         return self._publisher.insert([{**(row or {}), **data}], existing="refuse")[0]
 
-    def insert_ignore(self, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Key | bool:
-        """Publish a document unless there is one with the same `keys`; return its key, or False."""
+    def insert_ignore(self, row: Mapping[str, Any], keys: str | Sequence[str] = ()) -> Key | bool:
+        """Publish a document unless there is one with the same `keys` or key; return its key, or False."""
         return (self._publisher.insert([row], keys, existing="ignore") or [False])[0]
 
     def insert_many(self, rows: Iterable[Mapping[str, Any]], **_: Any) -> None:
@@ -132,20 +162,24 @@ class Files:
         self._publisher.insert(rows, existing="refuse")
 
     def upsert(
-        self, row: Mapping[str, Any] | None = None, keys: Sequence[str] = (), /, **data: Any
+        self, row: Mapping[str, Any] | None = None, /, keys: str | Sequence[str] = (), **data: Any
     ) -> Key | bool:
         """Publish a document, or the changes to the ones with the same `keys` (default: the key column)."""
         return (self._publisher.insert([{**(row or {}), **data}], keys, existing="update") or [True])[0]
 
-    def upsert_many(self, rows: Iterable[Mapping[str, Any]], keys: Sequence[str] = (), **_: Any) -> None:
+    def upsert_many(
+        self, rows: Iterable[Mapping[str, Any]], keys: str | Sequence[str] = (), **_: Any
+    ) -> None:
         """Do `upsert` for many documents in one transaction."""
         self._publisher.insert(rows, keys, existing="update")
 
-    def update(self, row: Mapping[str, Any], keys: Sequence[str] = ()) -> int:
+    def update(self, row: Mapping[str, Any], keys: str | Sequence[str] = ()) -> int:
         """Publish changes to the documents with the same `keys`; return how many there are."""
         return len(self._publisher.insert([row], keys, existing="only"))
 
-    def update_many(self, rows: Iterable[Mapping[str, Any]], keys: Sequence[str] = (), **_: Any) -> None:
+    def update_many(
+        self, rows: Iterable[Mapping[str, Any]], keys: str | Sequence[str] = (), **_: Any
+    ) -> None:
         """Do `update` for many documents in one transaction."""
         self._publisher.insert(rows, keys, existing="only")
 
@@ -162,6 +196,10 @@ class Files:
     def table(self) -> dataset.Table:
         """The dataset table underneath, as the database is now. Its rows are raw."""
         import dataset
+        from sqlalchemy import event
+        from sqlalchemy.pool import NullPool
+
+        from mmmeta_core.files.filters import TIME_FUNCTION, time_text
 
         version = self._state.schema_version()
         with self._lock:
@@ -171,7 +209,15 @@ class Files:
                     self._state.url,
                     ensure_schema=False,
                     on_connect_statements=pragmas,
-                    engine_kwargs={"connect_args": {"timeout": 60}},
+                    # dataset keeps a connection for each thread; a pool would limit how many threads there can be.
+                    engine_kwargs={"connect_args": {"timeout": 60}, "poolclass": NullPool},
+                )
+                event.listen(
+                    self._database.engine,
+                    "connect",
+                    lambda connection, _: connection.create_function(
+                        TIME_FUNCTION, 1, time_text, deterministic=True
+                    ),
                 )
             if self._table is None or self._version != version:
                 self._table = dataset.Table(self._database, "files")
@@ -197,29 +243,29 @@ class Files:
     def __repr__(self) -> str:
         return f"<Files {len(self)} in {self._state.path}>"
 
-    def _known(self, column: str) -> bool:
-        if self.table.has_column(column):
-            return True
-        warn_unknown(self._state, column, self.columns)
-        return False
+    def _column(self, table: dataset.Table, name: str) -> Any:
+        """Return the column that is meant, whatever its case; None, and a warning, when there is none."""
+        columns = table.table.c
+        if name in columns:
+            return columns[name]
+        for column in columns:
+            if fold(column.key) == fold(name):
+                return column
+        warn_unknown(self._state, name, self.columns)
+        return None
 
-    def _where(self, filters: Mapping[str, Any], deleted: bool | None) -> Any:
+    def _orderings(self, table: dataset.Table, order_by: str | Sequence[str] | None) -> Iterator[str]:
+        for ordering in [order_by] if isinstance(order_by, str) else order_by or ():
+            column = self._column(table, ordering.lstrip("-"))
+            if column is not None:
+                yield f"-{column.key}" if ordering.startswith("-") else column.key
+
+    def _where(self, table: dataset.Table, filters: Mapping[str, Any], deleted: bool | None) -> list[Any]:
         from mmmeta_core.files.filters import translate
-
-        table = self.table
-
-        def column(name: str) -> Any:
-            return table.table.c[name] if name in table.table.c else self._known(name) or None
 
         if deleted is not None and "__deleted_at" not in filters:
             filters = {**filters, "__deleted_at": {"not": None} if deleted else None}
-        return translate(filters, column, self._state.kinds())
+        return translate(filters, lambda name: self._column(table, name), self._state.kinds())
 
 
 _ARGUMENTS: Final = ("_limit", "_offset", "order_by", "_streamed", "_step")
-
-
-def _listed(value: str | Sequence[str] | None) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)

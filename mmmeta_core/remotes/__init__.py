@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from mmmeta_core.errors import ConfigError
-from mmmeta_core.remotes.base import ABSENT, Blob, Remote, Source, Stat
+from mmmeta_core.remotes.base import ABSENT, Blob, Remote, Source, Stat, UploadResult
 from mmmeta_core.remotes.local import LocalRemote
 from mmmeta_core.remotes.s3 import S3Remote
 from mmmeta_core.remotes.s3_options import S3Options
@@ -26,6 +26,7 @@ __all__ = [
     "S3Remote",
     "Source",
     "Stat",
+    "UploadResult",
     "open_remote",
 ]
 

@@ -49,6 +49,20 @@ class Stat:
     etag: str
 
 
+@dataclass(frozen=True)
+class UploadResult:
+    """What went to the archive. `present` were there; `failed` could not be taken and are named in the log.
+
+    `missing` documents are in the catalog with a metadata file here, but are neither here nor in the archive.
+    """
+
+    uploaded: int = 0
+    present: int = 0
+    missing: int = 0
+    failed: int = 0
+    bytes: int = 0
+
+
 class Remote(ABC):
     """Objects below a base: a folder, or a prefix in a bucket.
 

@@ -16,7 +16,7 @@ from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import digest_of
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.head import Head, Snapshot
-from mmmeta_core.paths import CONFIG, HEAD, META_DB, remote_name, store_name
+from mmmeta_core.paths import CONFIG, HEAD, META_DB, NAME, Paths, remote_name, store_name
 from mmmeta_core.remotes import LocalRemote, Remote
 from mmmeta_core.remotes.base import ABSENT
 from mmmeta_core.sync.pull import read_head
@@ -78,7 +78,7 @@ def _write_files(remote: Remote, before: Head | None, new: Head) -> set[str]:
 
 def _head(replica: Replica, catalog: Catalog, before: Head | None) -> Head:
     position = catalog.position
-    published = catalog.local("config") is not None
+    config = replica.config_text() if catalog.local("config") is not None else None
     return Head(
         archive=position.archive or "",
         revision=position.revision,
@@ -86,13 +86,18 @@ def _head(replica: Replica, catalog: Catalog, before: Head | None) -> Head:
         digest=position.digest,
         log_bytes=position.log_bytes,
         store=catalog.store(),
-        config=replica.config_text() if published else (before.config if before else None),
+        config=before.config if config is None and before else config,
     )
 
 
 def _is_here(replica: Replica, remote: Remote) -> bool:
     """Whether the remote's metadir is the local one: an archive that is published where it lies."""
     return isinstance(remote, LocalRemote) and remote.root.resolve() == replica.paths.root.parent.resolve()
+
+
+def _is_live(remote: Remote) -> bool:
+    """Whether the remote's metadir is one that is worked in, so that a `meta.db` there is its catalog and no snapshot."""
+    return isinstance(remote, LocalRemote) and Paths(remote.root / NAME).lock.exists()
 
 
 def _write_store(remote: Remote, texts: Mapping[str, str | None]) -> None:
@@ -108,6 +113,8 @@ def _snapshot(replica: Replica, remote: Remote, catalog: Catalog, head: Head | N
     position = catalog.position
     there = remote.stat(remote_name(META_DB))
     last = head.snapshot if head else None
+    if last is None and there is not None and _is_live(remote):
+        return None
     if last is not None and there is not None and there.etag == last.etag:
         grown = (position.log_bytes - last.log_bytes) * _SNAPSHOT_SHARE > last.size
         if not grown and position.revision - last.revision < _SNAPSHOT_SEGMENTS:

@@ -11,11 +11,12 @@ from typing import Final
 from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import check_follows, digest_of, open_segment, replay_segment, segment_name
 from mmmeta_core.database.catalog import Position, check_whole, open_catalog, replace_catalog
+from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError, RemoteNotFoundError
 from mmmeta_core.head import Head, Snapshot, parse_head
 from mmmeta_core.paths import HEAD, META_DB, remote_name
 from mmmeta_core.remotes import Remote
-from mmmeta_core.sync.replica import Replica, digest
+from mmmeta_core.sync.replica import Replica
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,12 @@ def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, 
     return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
 
 
+def remote_revision(remote: Remote) -> int:
+    """Return the remote's newest revision as `head.json` has it, 0 for an archive without one. One request."""
+    head, _, _ = read_head(remote)
+    return head.revision if head else 0
+
+
 def _pull(replica: Replica, remote: Remote, came: _Came, probe: bool) -> Position:
     position, known = _here(replica)
     url, _, etag = (known or "").partition(" ")
@@ -98,15 +105,40 @@ def _pull(replica: Replica, remote: Remote, came: _Came, probe: bool) -> Positio
     if unchanged and not probe:
         return position
     if head is not None:
+        _check_head(head, position, remote)
         if position.revision == 0:
             _start(replica, head, remote)
         if _snapshot_pays(head, position):
             _take_snapshot(replica, remote, head, came)
     position = _replay(replica, remote, head, came)
-    if head is not None and head.revision == position.revision:
+    complete = head is not None and head.revision == position.revision
+    if complete or (known and not (unchanged and not came.segments)):
         with replica.catalog() as catalog:
-            catalog.set_local(head=f"{remote.url} {new_etag}")
+            catalog.set_local(head=f"{remote.url} {new_etag}" if complete else None)
     return position
+
+
+def _check_head(head: Head, position: Position, remote: Remote) -> None:
+    """Raise `LogError` when the remote's history is not the one that this metadir has."""
+    if position.archive is None:
+        return
+    source = f"{remote.url}/{remote_name(HEAD)}"
+    if head.archive != position.archive:
+        raise LogError(
+            f"{source} belongs to another archive than this metadir: was the remote started anew? "
+            "Move meta.db away and pull again (state is kept), or use another path"
+        )
+    if head.revision == position.revision and head.digest != position.digest:
+        raise LogError(
+            f"{source} does not name the segment {head.revision} that this metadir has: it was replaced. "
+            "Move meta.db away and pull again (state is kept)"
+        )
+    newest = remote_name(segment_name(position.revision))
+    if head.revision < position.revision and remote.stat(newest) is None:
+        raise LogError(
+            f"segment {remote.url}/{newest} is missing, which this metadir has: the remote was set back. Restore it "
+            "from a backup, or move meta.db away and pull again (state is kept)"
+        )
 
 
 def _here(replica: Replica) -> tuple[Position, str | None]:
@@ -135,18 +167,20 @@ def _snapshot_pays(head: Head, position: Position) -> bool:
 
 
 def _take_snapshot(replica: Replica, remote: Remote, head: Head, came: _Came) -> bool:
-    """Replace the catalog by the remote's snapshot; False when a newer one was being written all the time."""
+    """Replace the catalog by the remote's snapshot; False when what lies there is not what `head.json` names."""
     for _ in range(_SNAPSHOT_TRIES):
         snapshot = head.snapshot
         if snapshot is None:
             return False
-        with temporary(replica.paths.root) as draft:
-            came.bytes += remote.fetch(remote_name(META_DB), draft, limit=snapshot.size)
-            if digest_of(draft) == snapshot.sha256:
-                check_whole(draft)
-                _adopt(replica, remote, draft, snapshot, head)
-                came.snapshot = True
-                return True
+        there = remote.stat(remote_name(META_DB))
+        if there is not None and there.size == snapshot.size:
+            with temporary(replica.paths.root) as draft:
+                came.bytes += remote.fetch(remote_name(META_DB), draft)
+                if digest_of(draft) == snapshot.sha256:
+                    check_whole(draft)
+                    _adopt(replica, remote, draft, snapshot, head)
+                    came.snapshot = True
+                    return True
         again, _, _ = read_head(remote)
         head = again or head
     log.info("the snapshot at %s is not the one that head.json names; reading the log instead", remote.url)
@@ -160,14 +194,16 @@ def _adopt(replica: Replica, remote: Remote, draft: Path, snapshot: Snapshot, he
             raise LogError(f"{remote.url}/{remote_name(META_DB)} is not the snapshot that head.json names")
         new = fresh.store()
     old: dict[str, str] = {}
+    synced: str | None = None
     if replica.paths.meta.exists():
         with replica.catalog() as catalog:
-            old = catalog.store()
+            old, synced = catalog.store(), catalog.local("config")
+    synced = replica.take_config(head.config, synced, f"{remote.url}/{remote_name(HEAD)}")
     replica.take_store({**dict.fromkeys(old), **new}, old, remote.url)
     replace_catalog(replica.paths.meta, draft, config.unique, max_columns=config.max_columns)
-    if head.config is not None:
+    if synced is not None:
         with replica.catalog() as catalog:
-            catalog.set_local(config=digest(head.config))
+            catalog.set_local(config=synced)
 
 
 def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came) -> Position:
@@ -193,20 +229,34 @@ def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came) ->
                     f"{head.revision}; nothing after revision {position.revision} was applied. Restore the segment "
                     "from a backup of the archive"
                 ) from None
-            came.documents += _apply(replica, draft, f"{remote.url}/{remote_name(name)}", position)
+            source = f"{remote.url}/{remote_name(name)}"
+            if (
+                head is not None
+                and position.revision + 1 == head.revision
+                and digest_of(draft) != head.digest
+            ):
+                raise LogError(
+                    f"segment {source} is not the one that head.json names: it is damaged or was replaced; nothing "
+                    "was changed. Restore it from a backup of the archive"
+                )
+            came.documents += _apply(replica, draft, source, position)
         came.segments += 1
 
 
 def _apply(replica: Replica, draft: Path, source: str, position: Position) -> int:
-    """Apply one segment. Settings and store values come first: should this be killed, they are taken again."""
+    """Apply one segment: documents, store and settings, or nothing.
+
+    Files are written last before the transaction ends; should this be killed in between, they are taken again.
+    """
     with open_segment(draft, source) as (header, _):
         check_follows(header, position, source)
         if position.revision == 0:
             replica.take_config(header.config, None, source)
             replica.check_unique(header.unique)
-    with replica.catalog() as catalog:
-        synced = replica.take_config(header.config, catalog.local("config"), source)
-        replica.take_store(header.store, catalog.store(), source)
+    with replica.catalog() as catalog, atomic(catalog.connection):
+        before = catalog.store()
         documents = replay_segment(catalog, draft, source)
+        replica.take_store(header.store, before, source)
+        synced = replica.take_config(header.config, catalog.local("config"), source)
         catalog.set_local(config=synced)
     return documents

@@ -24,17 +24,14 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.errors import ConflictError, RemoteNotFoundError, RemoteUnreachableError, StoreError
 from mmmeta_core.paths import remote_name
-from mmmeta_core.remotes import Remote
+from mmmeta_core.remotes import Remote, UploadResult
 from mmmeta_core.store import decode_value, encode_value
 from mmmeta_core.sync.hints import write_hints
 from mmmeta_core.sync.pull import MAX_SEGMENT_BYTES, pull
-from mmmeta_core.sync.replica import Replica, digest
+from mmmeta_core.sync.replica import TIMESTAMP, Replica, digest
 from mmmeta_core.types import format_time, never, to_utc, utcnow
 
 log = logging.getLogger(__name__)
-
-TIMESTAMP: Final = "remote_last_updated"
-"""The store key that each publish sets. It only ever grows, whatever the publisher's clock says."""
 
 _TRIES: Final = 50
 _WAIT_SECONDS: Final = 0.05
@@ -42,13 +39,17 @@ _WAIT_SECONDS: Final = 0.05
 
 @dataclass(frozen=True)
 class PushResult:
-    """What was published: `revision` is where the archive is now, `bytes` the size of the segment."""
+    """What was published: `revision` is where the archive is now, `bytes` the size of the segment.
+
+    `files` is what was uploaded before it, None where that was not asked for.
+    """
 
     revision: int
     documents: int
     store_keys: int
     bytes: int
     seconds: float = field(compare=False)
+    files: UploadResult | None = None
 
     @property
     def published(self) -> bool:
@@ -82,6 +83,8 @@ def push(replica: Replica, remote: Remote) -> PushResult:
             if written is None:
                 write_hints(replica, remote, catalog, only_if_behind=True)
                 return PushResult(catalog.position.revision, 0, 0, 0, time.monotonic() - started)
+            # What the hints were is known no more: should this be cut off from here on, the next push looks.
+            catalog.set_local(head=None)
             if _commit(remote, written, draft):
                 _note(replica, catalog, written)
                 write_hints(replica, remote, catalog)

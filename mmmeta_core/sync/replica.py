@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from mmmeta_core.atomic import write_atomic
 from mmmeta_core.config import Config
@@ -16,6 +17,9 @@ from mmmeta_core.paths import Paths
 from mmmeta_core.store import Store, check_key, is_local
 
 log = logging.getLogger(__name__)
+
+TIMESTAMP: Final = "remote_last_updated"
+"""The store key that each publish sets. It only ever grows, whatever the publisher's clock says."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,20 @@ class Replica:
         return digest(text)
 
     def take_store(self, published: Mapping[str, str | None], before: Mapping[str, str], source: str) -> None:
-        """Write store values that were published, but none over a value that was changed here since `before`."""
-        for key, text in published.items():
+        """Write store values that were published, but none over a value that was changed here since `before`.
+
+        `remote_last_updated` is the publisher's alone. Raises `LogError` for a bad key; then nothing is written.
+        """
+        for key in published:
             try:
                 check_key(key)
             except StoreError as error:
                 raise LogError(f"{source} has a store key that can't be: {error}") from error
             if is_local(key):
                 raise LogError(f"{source} publishes the private store key {key!r}")
+        for key, text in published.items():
             here = self.store.text(key) if key in self.store else None
-            if here == before.get(key) and here != text:
+            if here != text and (key == TIMESTAMP or here == before.get(key)):
                 self.store.set_text(key, text)
 
     def check_unique(self, unique: str) -> None:

@@ -1,0 +1,134 @@
+"""Where the bytes of documents come from, and whether they are the right ones.
+
+A publisher may say where a document can be had: by the templates under `remote:` in `config.yml`, or by the
+document's own `public_url`. Else, and when none of these has it, it lies in the archive itself under its file name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from mmmeta_core.config import Config, expand
+from mmmeta_core.errors import ConfigError, DocumentError, MmmetaError, RefusedError
+from mmmeta_core.remotes import LocalRemote, Remote, S3Options, S3Remote
+from mmmeta_core.remotes.web import Web, shown
+
+ARCHIVE: Final = "archive"
+PUBLIC_URL: Final = "public_url"
+ALLOW_FILES: Final = "MMMETA_ALLOW_FILE_URLS"
+"""Set to 1 by a client that lets its publisher's URLs name any file of this machine."""
+
+_DIGESTS: Final[Mapping[int, str]] = {32: "md5", 40: "sha1", 64: "sha256"}
+
+
+class Sources:
+    """The places where documents can be had. May be used by many threads."""
+
+    def __init__(self, remote: Remote | None) -> None:
+        self.remote = remote
+        self._web = Web()
+        self._buckets: dict[str, Remote] = {}
+        self._making = threading.Lock()
+
+    def fetch(
+        self, name: str, values: Mapping[str, Any], config: Config, path: Path, *, source: str | None = None
+    ) -> int:
+        """Write the document into the file `path`, flushed to disk and verified; return its size in bytes.
+
+        `values` is the document's row, `name` its file name in the archive. The places are tried in turn, or only
+        `source`: the name of a template, `public_url` or `archive`. Raises `DocumentError` for wrong content, and
+        the error of the first place that failed when none has the document; then there is no file.
+        """
+        first: MmmetaError | None = None
+        for url in self._urls(values, config, source):
+            try:
+                size = self._read(url, name, path)
+                if is_content(path, values.get(config.unique), config) is False:
+                    raise DocumentError(
+                        f"{self._shown(url, name)} is not the document of {values.get(config.unique)}: "
+                        "its content has another hash"
+                    )
+            except MmmetaError as error:
+                path.unlink(missing_ok=True)
+                first = first or error
+            else:
+                return size
+        if first is None:
+            wanted = (
+                f"no source {source!r}" if source else "neither a remote, nor a template, nor a public_url"
+            )
+            raise ConfigError(f"there is {wanted} to have {name!r} from")
+        raise first
+
+    def _urls(self, values: Mapping[str, Any], config: Config, source: str | None) -> Iterator[str]:
+        """Yield the URLs that the document may be at, an empty one for the archive itself."""
+        for name, template in config.remote.items():
+            if source in (None, name):
+                try:
+                    yield expand(template, values)
+                except ConfigError:  # this document lacks a column that the template needs
+                    if source is not None:
+                        raise
+        public = values.get(PUBLIC_URL)
+        if source in (None, PUBLIC_URL) and PUBLIC_URL not in config.remote and isinstance(public, str):
+            yield public
+        if source in (None, ARCHIVE) and ARCHIVE not in config.remote and self.remote is not None:
+            yield ""
+
+    def _shown(self, url: str, name: str) -> str:
+        return shown(url) if url or self.remote is None else f"{self.remote.url}/{name}"
+
+    def _read(self, url: str, name: str, path: Path) -> int:
+        scheme = url.partition(":")[0].lower()
+        if not url and self.remote is not None:
+            return self.remote.fetch(name, path)
+        if scheme in ("http", "https"):
+            return self._web.fetch(url, path)
+        if scheme == "s3":
+            return self._from_bucket(url, path)
+        if scheme == "file":
+            return self._from_file(url, path)
+        raise RefusedError(f"documents can't be had from {url!r:.200}: give an https, http, s3 or file URL")
+
+    def _from_bucket(self, url: str, path: Path) -> int:
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        with self._making:
+            if bucket not in self._buckets:
+                options = self.remote.options if isinstance(self.remote, S3Remote) else S3Options()
+                self._buckets[bucket] = S3Remote(f"s3://{bucket}", options)
+            remote = self._buckets[bucket]
+        return remote.fetch(key, path)
+
+    def _from_file(self, url: str, path: Path) -> int:
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost"):
+            raise RefusedError(f"{shown(url)} names a file of another machine")
+        file = Path(unquote(parts.path))
+        own = self.remote.root.resolve() if isinstance(self.remote, LocalRemote) else None
+        inside = own is not None and file.resolve().is_relative_to(own)
+        if not inside and os.environ.get(ALLOW_FILES) != "1":
+            raise RefusedError(
+                f"{shown(url)} is a file outside the archive, which a publisher can't make this machine read; "
+                f"set {ALLOW_FILES}=1 to allow it"
+            )
+        return LocalRemote(file.parent).fetch(file.name, path)
+
+
+def is_content(path: Path, key: object, config: Config) -> bool | None:
+    """Whether the file's digest is the document's key; None when the key is no digest.
+
+    Which digest it is `metadata.digest` says, else its length: MD5, SHA-1 or SHA-256 in hexadecimal.
+    """
+    text = str(key).lower()
+    algorithm = config.digest or (_DIGESTS.get(len(text)) if re.fullmatch("[0-9a-f]+", text) else None)
+    if algorithm is None or algorithm == "none":
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest() == text

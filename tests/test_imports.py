@@ -1,0 +1,113 @@
+"""What is loaded when, and what the packages offer."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PUBLIC = {
+    "mmmeta_core": [
+        "CatalogError",
+        "ColumnError",
+        "ConfigError",
+        "ConflictError",
+        "DocumentError",
+        "Insight",
+        "LogError",
+        "Metadir",
+        "MmmetaError",
+        "Poll",
+        "ReadOnlyColumnError",
+        "RefusedError",
+        "RemoteDeniedError",
+        "RemoteError",
+        "RemoteNotFoundError",
+        "RemoteUnreachableError",
+        "StoreError",
+        "StoreKeyError",
+        "SyncResult",
+        "UnavailableError",
+        "mmmeta",
+        "never",
+    ],
+    "mmmeta_dagster": [
+        "Downloads",
+        "MetadirResource",
+        "Pipeline",
+        "S3Settings",
+        "build_store_sensor",
+        "client_assets",
+        "publisher_assets",
+    ],
+}
+HEAVY = {"dagster", "pandas", "boto3", "botocore", "dataset", "sqlalchemy"}
+
+VERBS = """
+from mmmeta_core import mmmeta
+publisher = mmmeta("publisher", files_root="archive", remote="archive")
+publisher.pull(); publisher.generate(); publisher.push()
+client = mmmeta("client", remote="archive")
+client.store["key"] = 1
+client.pull(); client.update()
+assert (client.poll().changed, client.inspect().files, client.state_revision) == (False, 1, 1)
+"""
+HELP = """
+from mmmeta_core.cli import cli
+cli(["--help"], standalone_mode=False)
+"""
+
+
+def loaded(code: str, folder: Path) -> set[str]:
+    """Run code in a process of its own; return the names of the packages that are loaded at its end."""
+    report = (
+        "import sys, json; print(); print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], cwd=folder, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import mmmeta_core", HEAVY | {"yaml", "orjson", "click", "sqlite3"}),
+        ("from mmmeta_core import mmmeta, MmmetaError", HEAVY | {"click"}),
+        (VERBS, HEAVY | {"click"}),
+        (HELP, HEAVY | {"yaml"}),
+    ],
+    ids=["the package", "its class", "the verbs with a folder as remote", "the help"],
+)
+def test_nothing_is_loaded_that_is_not_needed(tmp_path: Path, code: str, unwanted: set[str]) -> None:
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "a.json").write_text('{"content_hash": "a"}')
+    assert not loaded(code, tmp_path) & unwanted
+
+
+def test_the_core_never_loads_dagster_also_where_it_loads_all_the_rest(tmp_path: Path) -> None:
+    code = 'from mmmeta_core import mmmeta\nm = mmmeta(".")\nm.store["key"] = 1\nassert list(m.files) == []'
+    names = loaded(code, tmp_path)
+    assert {"dataset", "sqlalchemy"} <= names
+    assert not names & {"dagster", "pandas", "boto3", "mmmeta_dagster"}
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_a_package_offers_exactly_these_names(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__all__ == PUBLIC[package]
+    assert set(PUBLIC[package]) <= set(dir(module))
+    assert all(getattr(module, name) is not None for name in PUBLIC[package])
+
+
+def test_a_name_that_is_not_offered_is_an_attribute_error() -> None:
+    import mmmeta_core
+
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        mmmeta_core.nothing  # noqa: B018 - the access is the test
+    assert mmmeta_core.mmmeta is mmmeta_core.Metadir
