@@ -257,7 +257,7 @@ class Metadir:
         here = self.state.merged_store().get(key) if self._state_db.exists() else None
         return Poll(key, _decoded(there), _decoded(here), changed=there != here)
 
-    def pull(self, *, probe: bool = False) -> sync.PullResult:
+    def pull(self, *, probe: bool = False, progress: Progress | None = None) -> sync.PullResult:
         """Bring the local catalog, store and settings to the remote's newest revision; see `sync.pull`.
 
         An unchanged `head.json` ends it after one request, unless `probe` asks to look for the next segment all the
@@ -267,7 +267,7 @@ class Metadir:
         if not self.paths.root.is_dir():
             remote.check()
         with self._locked():
-            return sync.pull(self._replica, remote, probe=probe)
+            return sync.pull(self._replica, remote, probe=probe, progress=progress)
 
     def push(self, *, files: bool = False, progress: Progress | None = None) -> sync.PushResult:
         """Publish what waits here as a new revision; see `sync.push`.

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -150,7 +150,8 @@ def process(
     run = _Run(state, files, handler, options, dict(filters), progress)
     run.run()
     left = run.count(free=False)
-    run.work.note_run(settings_text(options, filters))
+    if options.on == "due":
+        run.work.note_run(settings_text(options, filters))
     log.info(
         "%s: %d processed, %d failed, %d set aside, %d left",
         *(options.mark, run.processed, run.failed, run.set_aside, left),
@@ -305,7 +306,21 @@ class _Run:
             for file in files:
                 self._handle(file, outcome)
         else:
-            list(pool.map(lambda file: self._handle(file, outcome), files))
+            self._handle_in(pool, files, outcome)
+
+    def _handle_in(self, pool: ThreadPoolExecutor, files: list[File], outcome: _Outcome) -> None:
+        futures: list[Future[None]] = []
+        try:
+            for file in files:
+                futures.append(pool.submit(self._handle, file, outcome))  # noqa: PERF401 - an interrupt may come
+            for future in futures:
+                future.result()
+        except BaseException:
+            # What has begun is waited for, so that it can be noted.
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            raise
 
     def _handle(self, file: File, outcome: _Outcome) -> None:
         try:

@@ -8,26 +8,34 @@ from typing import Any, Final, TypeAlias
 import dagster as dg
 
 from mmmeta_core import Metadir, MmmetaError
+from mmmeta_core.database.work import OnChange
 from mmmeta_core.process import Handler
 from mmmeta_dagster import metadata
 from mmmeta_dagster.resource import MetadirResource
-from mmmeta_dagster.run_log import run_log
+from mmmeta_dagster.run_log import progress_log, run_log
 
 Filters: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 """Filters of `files.find`, or a function that returns them when the run comes to it: "within the last week"."""
 
+_CHECK: Final = "no_failed_documents"
 _ASSET_NAMES: Final[Mapping[str, str]] = {"imported": "imports"}
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A function that is called once for each matching document that is due; see `Documents.process`."""
+    """A function that is called once for each matching document that is due; see `Documents.process`.
+
+    With `deletions` it is called again for documents that it has done and that the publisher has deleted since.
+    """
 
     handler: Handler
     filters: Filters = field(default_factory=dict)
     workers: int = 1
     chunk: int = 100
     max_attempts: int = 5
+    timeout: float | None = None
+    on_change: OnChange = "content"
+    deletions: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Downloads:
     dest: str
     filters: Filters = field(default_factory=dict)
     workers: int = 8
+    max_attempts: int = 5
+    source: str | None = None
 
 
 def publisher_assets(
@@ -126,35 +136,52 @@ def client_assets(
 
 
 def _downloads(common: "_Common", what: Downloads) -> dg.AssetsDefinition:
-    @common.asset("downloads", [common.key("update")], "Documents, as files of the client.", {"file"})
+    @common.asset(
+        "downloads", [common.key("update")], "Documents, as files of the client.", {"file"}, "downloaded"
+    )
     def downloads(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
-            result = metadir.download(what.dest, workers=what.workers, **_filters(what.filters))
-            context.log.info(
-                "%d documents downloaded to %s, %d failed, %d left",
-                *(result.downloaded, what.dest, result.failed, result.left),
+            result = metadir.download(
+                what.dest,
+                workers=what.workers,
+                max_attempts=what.max_attempts,
+                source=what.source,
+                progress=progress_log(context, "documents"),
+                **_filters(what.filters),
             )
             place = {"mmmeta/destination": dg.MetadataValue.path(what.dest)}
-            return _materialized(metadir, result, {**metadata.of_pipeline(metadir, "downloaded"), **place})
+            return _worked(metadir, result, "downloaded", place)
 
     return downloads
 
 
 def _pipeline(common: "_Common", mark: str, pipeline: Pipeline) -> dg.AssetsDefinition:
     name = _ASSET_NAMES.get(mark, mark)
+    options: dict[str, Any] = {
+        "mark": mark,
+        "workers": pipeline.workers,
+        "chunk": pipeline.chunk,
+        "max_attempts": pipeline.max_attempts,
+        "timeout": pipeline.timeout,
+    }
 
-    @common.asset(name, [common.key("update")], f"Documents that {mark!r} is set for, once each.", {"python"})
+    @common.asset(
+        name, [common.key("update")], f"Documents that {mark!r} is set for, once each.", {"python"}, mark
+    )
     def run(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
             result = metadir.files.process(
                 pipeline.handler,
-                mark=mark,
-                workers=pipeline.workers,
-                chunk=pipeline.chunk,
-                max_attempts=pipeline.max_attempts,
+                on_change=pipeline.on_change,
+                progress=progress_log(context, "documents"),
+                **options,
                 **_filters(pipeline.filters),
             )
-            return _materialized(metadir, result, metadata.of_pipeline(metadir, mark))
+            more: dict[str, Any] = {}
+            if pipeline.deletions:
+                gone = metadir.files.process(pipeline.handler, on="deleted", **options)
+                more = {"mmmeta/deletions_handled": gone.processed, "mmmeta/deletions_failed": gone.failed}
+            return _worked(metadir, result, mark, more)
 
     return run
 
@@ -172,9 +199,14 @@ class _Common:
         return dg.AssetKey([*prefix, name])
 
     def asset(
-        self, name: str, deps: Sequence[Any], description: str, kinds: set[str]
+        self, name: str, deps: Sequence[Any], description: str, kinds: set[str], mark: str | None = None
     ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+        """Return what makes an asset of a function; one of a pipeline, named by `mark`, is checked for failures."""
+        checks = [] if mark is None else [_failures_check(self.key(name), mark)]
+
         def define(function: Callable[..., Any]) -> dg.AssetsDefinition:
+            # Dagster looks for this very class, not for the generic that types are checked with.
+            function.__annotations__["return"] = dg.MaterializeResult
             return dg.asset(
                 key=self.key(name),
                 deps=list(deps),
@@ -182,6 +214,7 @@ class _Common:
                 group_name=self.group_name,
                 kinds=kinds,
                 required_resource_keys={self.resource},
+                check_specs=checks,
             )(function)
 
         return define
@@ -202,6 +235,31 @@ class _Common:
         except MmmetaError as error:
             # Its sentence says what to do; the traceback stays below it.
             raise dg.Failure(str(error)) from error
+
+
+def _failures_check(asset: dg.AssetKey, mark: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        _CHECK,
+        asset=asset,
+        description=f"No document has failed for {mark!r}, so that it waits to be tried again or is set aside.",
+    )
+
+
+def _worked(metadir: Metadir, result: Any, mark: str, more: Mapping[str, Any]) -> dg.MaterializeResult[Any]:
+    """Return what a pipeline did; its check warns of documents that failed, in this run or before."""
+    failures = list(metadir.failures(mark))
+    aside = sum(failure.set_aside for failure in failures)
+    check = dg.AssetCheckResult(
+        check_name=_CHECK,
+        passed=not failures,
+        severity=dg.AssetCheckSeverity.ERROR if aside else dg.AssetCheckSeverity.WARN,
+        metadata={"failed": len(failures) - aside, "set_aside": aside},
+        description=f"{len(failures) - aside} to be tried again, {aside} set aside" if failures else None,
+    )
+    shown = _materialized(metadir, result, {**metadata.of_pipeline(metadir, mark), **more})
+    return dg.MaterializeResult(
+        metadata=shown.metadata, data_version=shown.data_version, check_results=[check]
+    )
 
 
 def _filters(filters: Filters) -> Mapping[str, Any]:

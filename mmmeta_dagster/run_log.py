@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
+
+from mmmeta_core.types import Progress
+
+_EVERY_SECONDS = 5.0
 
 
 class _Forward(logging.Handler):
@@ -36,3 +41,18 @@ def run_log(context: dg.AssetExecutionContext) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def progress_log(context: dg.AssetExecutionContext, what: str) -> Progress:
+    """Return what says in the run's log, every few seconds, how far a long step is."""
+    started = said = time.monotonic()
+
+    def say(done: int, total: int | None) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= _EVERY_SECONDS:
+            said = now
+            rate = done / (now - started)
+            context.log.info("%d of %s %s, %.1f a second", done, total or "some", what, rate)
+
+    return say

@@ -1,93 +1,25 @@
-"""The command line as a shell sees it: real processes, what they print, where, and their exit codes."""
+"""The commands as a shell sees them: real processes, what they print, and where."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
-import hashlib
 import io
 import json
 import os
 import shutil
-import signal
-import socket
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
-from conftest import S3_ENVIRONMENT
+from shell import DOCUMENTS, MMMETA, Result, done, environment, key, mmmeta, reported, write_documents
 
 import mmmeta_core
-
-Result: TypeAlias = subprocess.CompletedProcess[str]
-
-MMMETA = [sys.executable, "-m", "mmmeta_core"]
-NO_AWS = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_MAX_ATTEMPTS": "1"}
-
-
-def environment(**values: str) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MMMETA", "AWS_"))}
-    return {**inherited, **S3_ENVIRONMENT, **NO_AWS, "COLUMNS": "80", **values}
-
-
-def mmmeta(*arguments: str | bytes, cwd: Path, **values: str) -> Result:
-    return subprocess.run(
-        [*MMMETA, *arguments], cwd=cwd, env=environment(**values), capture_output=True, text=True, timeout=60
-    )
-
-
-def done(*arguments: str, cwd: Path, **values: str) -> str:
-    """Run a command that has to succeed; return what it printed."""
-    result = mmmeta(*arguments, cwd=cwd, **values)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def reported(*arguments: str, cwd: Path, **values: str) -> Any:
-    return json.loads(done(*arguments, "--json", cwd=cwd, **values))
-
-
-def key(text: str) -> str:
-    return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - what the archive is keyed by
-
-
-DOCUMENTS: dict[str, dict[str, Any]] = {
-    "a": {
-        "title": "Tax plan",
-        "document_type": "contract",
-        "pages": 3,
-        "signed": True,
-        "retrieved_at": "2021-05-01T12:00:00Z",
-        "case": "007",
-        "tags": ["x", "y"],
-    },
-    "b": {
-        "title": 'Said "no",\nthen left',
-        "document_type": "report",
-        "pages": 12,
-        "signed": False,
-        "retrieved_at": "2021-06-01T00:00:00Z",
-    },
-    "c": {"title": "Ünïcode", "document_type": "contract", "publisher": {"name": "City"}},
-    "d": {"title": "Withdrawn", "document_type": "contract"},
-}
-
-
-def write_documents(folder: Path) -> None:
-    """Metadata files of four documents; `a` and `b` have their file, too. And one that is broken."""
-    folder.mkdir()
-    for name, values in DOCUMENTS.items():
-        document = {"content_hash": key(name), "file_name": f"{name}.txt", **values}
-        (folder / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
-    for name in "ab":
-        (folder / f"{name}.txt").write_text(name)
-    (folder / "broken.json").write_text('{"title": ')
 
 
 @dataclass(frozen=True)
@@ -319,6 +251,24 @@ def test_store_touch_prints_the_time_that_it_set(tmp_path: Path) -> None:
     assert datetime.fromisoformat(done("store", "get", "seen", cwd=tmp_path).strip()) == time
 
 
+def test_process_export_and_status(story: Story, tmp_path: Path) -> None:
+    mine = {"MMMETA": str(story.client), "MMMETA_STATE_DB": str(tmp_path / "state.db")}
+    done("update", cwd=tmp_path, **mine)
+    arguments = ("process", "document_type=contract", "--columns", "title", "--limit", "1")
+    first = reported(*arguments, cwd=tmp_path, **mine, MMMETA_INTO="sqlite:///mine.db")
+    assert (first["processed"], first["failed"]) == (1, 0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mine.db")) as database:
+        ((title,),) = database.execute("SELECT title FROM documents").fetchall()
+    (imported,) = done("find", "imported=true", "--columns", "title", cwd=tmp_path, **mine).splitlines()
+    assert imported == title
+    (pipeline,) = reported("status", cwd=tmp_path, **mine)["pipelines"]
+    assert (pipeline["mark"], pipeline["done"], pipeline["failed"]) == ("imported", 1, 0)
+    said = done("export", "imported=false", "--columns", "file_name", cwd=tmp_path, **mine)
+    assert len(said.splitlines()) == 3
+    written = reported("export", "-o", "all.jsonl", cwd=tmp_path, **mine)
+    assert (written["documents"], len((tmp_path / "all.jsonl").read_text().splitlines())) == (3, 3)
+
+
 # --- options and environment
 
 
@@ -335,7 +285,7 @@ def test_each_switch_of_generate_is_heard(tmp_path: Path) -> None:
         (tmp_path / "archive" / f"{name}.json").unlink()
     refused = mmmeta("-q", "--metadir", "m", "--files-root", "archive", "generate", "--ensure", cwd=tmp_path)
     assert (refused.returncode, refused.stderr[:8]) == (1, "mmmeta: ")
-    assert "--force" in refused.stderr or "force" in refused.stderr
+    assert "--force" in refused.stderr
     assert generate("--ensure", "--force")["deleted"] == 3
     replaced = generate("--replace", "--force")
     assert (replaced["read"], replaced["unchanged"]) == (2, 1)
@@ -377,199 +327,6 @@ def test_the_installed_program_and_the_module_are_the_same() -> None:
         assert (result.returncode, result.stdout) == (0, f"mmmeta, version {mmmeta_core.__version__}\n")
 
 
-def test_help_lists_every_command(tmp_path: Path) -> None:
-    help_text = done("--help", cwd=tmp_path)
-    commands = [line.split()[0] for line in help_text.split("Commands:\n")[1].split("\n\n")[0].splitlines()]
-    assert commands == ["download", "find", "generate", "inspect", "pull", "push", "store", "sync", "update"]
-    assert done("store", "set", "-h", cwd=tmp_path).startswith("Usage: mmmeta store set [OPTIONS] KEY VALUE")
-
-
-# --- what goes wrong
-
-
-@pytest.fixture(scope="module")
-def wreck(story: Story, tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> dict[str, str]:
-    """Places where nothing can work, by name."""
-    folder = tmp_path_factory.mktemp("wreck")
-    (folder / "file").write_text("")
-    (folder / "empty").mkdir()
-    garbage = b"no database " * 1000
-    for name, path, data in (
-        ("no_catalog", "_mmmeta/meta.db", garbage),
-        ("no_state", "_mmmeta/state.db", garbage),
-        ("bad_config", "_mmmeta/config.yml", b"metadata: {uniqe: id}\n"),
-        ("bad_value", "_mmmeta/_store/key", b"\xff\xfe"),
-    ):
-        shutil.copytree(story.client, folder / name)
-        (folder / name / path).write_bytes(data)
-    shutil.copytree(story.client, folder / "cut")
-    with (folder / "cut" / "_mmmeta" / "meta.db").open("r+b") as file:
-        file.truncate(6000)
-    shutil.copytree(story.folder / "archive", folder / "bad_log")
-    segment = folder / "bad_log" / "_mmmeta" / "log" / f"{2:020}.jsonl.gz"
-    segment.write_bytes(segment.read_bytes()[:-20])
-    (folder / "bad_log" / "_mmmeta" / "meta.db").unlink(missing_ok=True)
-    (folder / "no_room").mkdir()
-    (folder / "no_room" / "_mmmeta").write_text("a file is where a folder has to be")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    places = {path.name: str(path) for path in folder.iterdir()}
-    return places | {
-        "archive": str(story.folder / "archive"),
-        "client": str(story.client),
-        "publisher": str(story.folder / "publisher"),
-        "no_bucket": f"s3://no-such-bucket/x?endpoint={s3_endpoint}",
-        "closed": f"s3://bucket/x?endpoint=http://127.0.0.1:{port}",
-    }
-
-
-WRONG: list[tuple[str, str]] = [
-    ("--metadir {file} update", "file is a file; give the folder that holds, or is to hold, _mmmeta"),
-    ("--metadir {file}/below --remote {archive} pull", "a part of the path is a file; correct the path"),
-    (
-        "--metadir {no_room} --files-root {archive} generate",
-        "a file is where a folder has to be; move it away",
-    ),
-    ("--metadir {nowhere} inspect", "nowhere has no _mmmeta: generate, pull, or copy one there first"),
-    ("--metadir {nowhere} find", "nowhere has no _mmmeta"),
-    ("--metadir {nowhere} --remote {nowhere} pull", "There is no folder"),
-    (
-        "--metadir {client} --files-root {nowhere} generate",
-        "is not a folder: give the one that holds the metadata",
-    ),
-    ("--metadir {client} pull", "there is no remote: give remote=…, --remote or MMMETA_REMOTE"),
-    ("--metadir {client} --remote {archive} download {client}/_mmmeta/x", "choose another folder"),
-    ("--metadir {client} --remote {archive} download {file}/out", "a part of the path is a file"),
-    ("--metadir {client} --remote ftp://example.org/a pull", "Remotes of ftp are not known"),
-    ("--metadir {client} --remote s3://Not_A_Bucket pull", "Not_A_Bucket"),
-    ("--metadir {nowhere} --remote {no_bucket} pull", "There is no bucket 'no-such-bucket'"),
-    ("--metadir {nowhere} --remote {closed} pull", "No complete answer about s3://bucket/x"),
-    ("--metadir {empty} --remote {bad_log} pull", f"log/{2:020}.jsonl.gz"),
-    ("--metadir {no_catalog} update", "no_catalog/_mmmeta/meta.db"),
-    ("--metadir {cut} --remote {archive} pull", "cut/_mmmeta/meta.db"),
-    ("--metadir {no_state} update", "no_state/_mmmeta/state.db"),
-    ("--metadir {bad_config} update", "'metadata.uniqe' is not a setting; did you mean 'metadata.unique'?"),
-    ("--metadir {bad_value} store list", "_store/key is not UTF-8 text"),
-    ("--metadir {client} store get new_file", "no key 'new_file'; did you mean 'new_files'?"),
-    ("--metadir {client} store get a/../../secret", "can't be a store key: it has a path separator"),
-    ("--metadir {nowhere} store set a/b 1", "'a/b' can't be a store key: it has a path separator"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "sentence"), WRONG, ids=[arguments for arguments, _ in WRONG])
-def test_what_is_wrong_is_said_in_one_sentence(
-    wreck: dict[str, str], tmp_path: Path, arguments: str, sentence: str
-) -> None:
-    places = wreck | {"nowhere": str(tmp_path / "nowhere")}
-    result = mmmeta("-q", *(part.format(**places) for part in arguments.split(" ")), cwd=tmp_path)
-    assert_one_sentence(result, sentence)
-    assert not list(tmp_path.iterdir())
-
-
-def assert_one_sentence(result: Result, part: str, code: int = 1) -> None:
-    assert result.returncode == code, result.stderr
-    assert result.stdout == ""
-    assert result.stderr.startswith("mmmeta: ")
-    assert result.stderr.endswith("\n")
-    assert result.stderr.count("\n") == 1
-    assert part in result.stderr
-
-
-def test_no_credentials_and_a_state_db_that_is_not_sqlite_are_said_so(story: Story, tmp_path: Path) -> None:
-    values = {name: "" for name in S3_ENVIRONMENT if "ACCESS" in name}
-    result = mmmeta("-q", "--remote", "s3://bucket/x", "pull", cwd=tmp_path, **values)
-    assert_one_sentence(result, "There are no credentials for s3://bucket/x")
-    url = "postgresql://user:secret@host/x"
-    result = mmmeta("-q", "update", cwd=story.client, MMMETA_STATE_DB=url)
-    assert_one_sentence(result, "the state db can be an SQLite file")
-    assert "secret" not in result.stderr
-
-
-@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder that not even root may write to")
-def test_a_publisher_learns_that_the_remote_is_read_only(tmp_path: Path) -> None:
-    done("store", "set", "key", "1", cwd=tmp_path)
-    result = mmmeta("-q", "--remote", "/sys", "push", cwd=tmp_path)
-    assert_one_sentence(result, "Not allowed to write")
-    assert done("store", "get", "key", cwd=tmp_path) == "1\n"
-
-
-USAGE: list[tuple[str, str]] = [
-    ("nonsense", "No such command 'nonsense'"),
-    ("update --nonsense", "No such option"),
-    ("--log-level loud update", "'loud' is not one of 'debug', 'info', 'warning', 'error'"),
-    ("store get", "Missing argument 'KEY'"),
-    ("find --limit -1", "-1 is not in the range x>=0"),
-    ("find contract", "'contract' is no filter: write column=value"),
-    ("find retrieved_at>=yesterday", "the column holds a time, such as 2021-05-01"),
-    ("--remote x download {file}", "is a file"),
-    ("--remote x download out limit=3", "'limit=3': a column of this name can't be filtered on here"),
-    ("--remote x download out --workers 0", "0 is not in the range 1<=x<=64"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "error"), USAGE, ids=[arguments for arguments, _ in USAGE])
-def test_wrong_usage_is_exit_code_2_and_says_how_to_learn_more(
-    story: Story, wreck: dict[str, str], arguments: str, error: str
-) -> None:
-    result = mmmeta(*(part.format(**wreck) for part in arguments.split(" ")), cwd=story.client)
-    assert (result.returncode, result.stdout) == (2, "")
-    usage, hint, _, *message = result.stderr.splitlines()
-    assert usage.startswith("Usage: mmmeta")
-    assert hint.endswith("--help' for help.")
-    assert message[0].startswith("Error: ")
-    assert error in message[0]
-
-
-def test_an_argument_that_is_no_text_is_wrong_usage(story: Story) -> None:
-    result = mmmeta("find", b"title=\xff", cwd=story.client)
-    assert (result.returncode, "is not valid Unicode text" in result.stderr) == (2, True)
-
-
-# --- ends that are nobody's fault
-
-
-@pytest.mark.parametrize("arguments", ["--help", "inspect"])
-def test_a_reader_that_has_gone_is_no_error(story: Story, arguments: str) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    result = subprocess.run(
-        [*MMMETA, "-q", *arguments.split(" ")],
-        cwd=story.client,
-        env=environment(),
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(writing)
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_head_may_take_the_first_line_of_much_output(story: Story) -> None:
-    command = f"{sys.executable} -m mmmeta_core find --json | head -n 1; exit ${{PIPESTATUS[0]}}"
-    result = subprocess.run(
-        ["bash", "-c", command], cwd=story.client, env=environment(), capture_output=True, text=True
-    )
-    assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 1)
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
-@pytest.mark.parametrize("arguments", ["--help", "inspect"])
-def test_output_that_finds_no_room_is_said_in_one_sentence(story: Story, arguments: str) -> None:
-    with Path("/dev/full").open("w") as full:
-        result = subprocess.run(
-            [*MMMETA, *arguments.split(" ")],
-            cwd=story.client,
-            env=environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    assert (result.returncode, result.stderr) == (
-        1,
-        "mmmeta: the output can't be written (No space left on device): free some space and run it again\n",
-    )
-
-
 def test_a_terminal_that_lacks_a_character_is_shown_its_code(tmp_path: Path) -> None:
     done("store", "set", "key", "Ü ≤ 漢", cwd=tmp_path)
     result = subprocess.run(
@@ -579,24 +336,3 @@ def test_a_terminal_that_lacks_a_character_is_shown_its_code(tmp_path: Path) -> 
         capture_output=True,
     )
     assert result.stdout.decode("latin-1") == "Ü \\u2264 \\u6f22\n"
-
-
-@pytest.fixture
-def held_lock(tmp_path: Path) -> Iterator[Path]:
-    """A metadir at which another process is at work."""
-    lock = tmp_path / "_mmmeta" / ".lock"
-    lock.parent.mkdir()
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield tmp_path
-
-
-def test_ctrl_c_ends_with_130_and_one_sentence(held_lock: Path) -> None:
-    with subprocess.Popen(
-        [*MMMETA, "generate"], cwd=held_lock, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as waiting:
-        assert waiting.stderr is not None
-        assert waiting.stderr.readline().startswith("INFO waiting for another process")
-        waiting.send_signal(signal.SIGINT)
-        rest = waiting.stderr.read()
-    assert (waiting.returncode, rest) == (130, "mmmeta: interrupted; run it again to go on\n")

@@ -154,6 +154,35 @@ def test_a_document_that_fails_does_not_fail_the_run(tmp_path: Path, scrape: Scr
     assert (metadata["mmmeta/processed"], metadata["mmmeta/failed"], metadata["mmmeta/left"]) == (2, 1, 1)
     (failure,) = rows_of(metadata["mmmeta/failures"])
     assert (failure["document"], failure["error"]) == ("b", "ValueError: no such table")
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed, check.severity) == (
+        "no_failed_documents",
+        False,
+        dg.AssetCheckSeverity.WARN,
+    )
+    assert check.description == "1 to be tried again, 0 set aside"
+
+
+def test_deletions_reach_the_handler_and_a_check_passes(tmp_path: Path, scrape: Scrape) -> None:
+    (tmp_path / "remote").mkdir()
+    gone = scrape("a")
+    scrape("b")
+    scrape("c")
+    publish(tmp_path, str(tmp_path / "remote"))
+    seen: list[tuple[object, bool]] = []
+
+    def handler(file: File) -> None:
+        seen.append((file.key, file["__deleted_at"] is not None))
+
+    assets = client_assets("client", process={"imported": Pipeline(handler, deletions=True)})
+    resources = {"client": MetadirResource(path=str(tmp_path / "client"), remote=str(tmp_path / "remote"))}
+    first = dg.materialize(assets, resources=resources)
+    assert [check.passed for check in first.get_asset_check_evaluations()] == [True]
+    gone.unlink()
+    publish(tmp_path, str(tmp_path / "remote"), ensure=True)
+    second = metadata_of(dg.materialize(assets, resources=resources), "imports")
+    assert (second["mmmeta/processed"], second["mmmeta/deletions_handled"]) == (0, 1)
+    assert seen == [("a", False), ("b", False), ("c", False), ("a", True)]
 
 
 def test_filters_may_be_made_when_the_run_comes_to_them(tmp_path: Path, scrape: Scrape) -> None:

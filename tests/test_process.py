@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import random
@@ -207,6 +208,25 @@ def test_an_interrupt_notes_what_is_done_and_gives_the_rest_back(m: Metadir) -> 
     keeper = Keeper()
     assert m.files.process(keeper).processed == 6, "nothing is claimed any more"
     assert "d4" in keeper.seen
+
+
+def test_an_interrupt_waits_for_what_threads_have_begun(m: Metadir) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def handler(file: File) -> None:
+        if file.key == "d1":
+            begun.wait(30)
+            _thread.interrupt_main()
+            go_on.set()
+        elif file.key == "d0":
+            begun.set()
+            go_on.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        m.files.process(handler, workers=2)
+    done = {file.key for file in m.files(imported=True)}
+    assert done >= {"d0", "d1"}
+    assert m.files.process(Keeper()).processed == 10 - len(done)
 
 
 class Importer(Keeper):

@@ -78,9 +78,11 @@ def main() -> None:
 def generate(session: Session, /, as_json: bool, **options: bool) -> None:
     """Take new and changed metadata files into the catalog."""
     from mmmeta_core.cli.printing import echo_result
+    from mmmeta_core.cli.progress import progress_bar
 
     with session.open() as metadir:
-        result = metadir.generate(**options)  # type: ignore[arg-type]
+        with progress_bar("files read") as progress:
+            result = metadir.generate(progress=progress, **options)
         echo_result(result, as_json=as_json)
         if result.invalid:
             log.warning("files that can't be taken: %d; mmmeta inspect --invalid lists them", result.invalid)
@@ -93,14 +95,45 @@ def _verb(name: str, summary: str) -> None:
     def run(session: Session, as_json: bool) -> None:
         from mmmeta_core.cli.printing import echo_result
 
-        with session.open(existing=name == "push") as metadir:
+        with session.open() as metadir:
             echo_result(getattr(metadir, name)(), as_json=as_json)
 
 
 _verb("update", "Merge what is new in the catalog into what find shows.")
-_verb("pull", "Bring the catalog to the remote's newest revision.")
-_verb("push", "Publish what waits here as a new revision.")
 _verb("sync", "Pull; generate and push where this is a publisher; update.")
+
+
+@cli.command()
+@json_option
+@pass_session
+def pull(session: Session, as_json: bool) -> None:
+    """Bring the catalog to the remote's newest revision."""
+    from mmmeta_core.cli.printing import echo_result
+    from mmmeta_core.cli.progress import progress_bar
+
+    with session.open() as metadir:
+        with progress_bar("revisions") as progress:
+            result = metadir.pull(progress=progress)
+        echo_result(result, as_json=as_json)
+
+
+@cli.command()
+@click.option(
+    "--files", is_flag=True, help="First upload documents and metadata files that the archive lacks."
+)
+@json_option
+@pass_session
+def push(session: Session, files: bool, as_json: bool) -> None:
+    """Publish what waits here as a new revision."""
+    from mmmeta_core.cli.printing import echo_result
+    from mmmeta_core.cli.progress import progress_bar
+
+    with session.open(existing=True) as metadir:
+        with progress_bar("files") as progress:
+            result = metadir.push(files=files, progress=progress)
+        echo_result(result, as_json=as_json)
+        if result.files and result.files.failed:
+            fail(f"files that could not be uploaded: {result.files.failed}; the log names them")
 
 
 @cli.command()
@@ -184,12 +217,14 @@ def download(session: Session, dest: str, filters: tuple[str, ...], workers: int
     """Fetch matching documents, each one once, into DEST."""
     from mmmeta_core.cli.filters import parse_filters
     from mmmeta_core.cli.printing import echo_result
+    from mmmeta_core.cli.progress import progress_bar
 
     with session.open(existing=True) as metadir:
         arguments = parse_filters(
             filters, metadir.state.kinds(), taken=inspection.signature(metadir.download).parameters
         )
-        result = metadir.download(dest, workers=workers, **arguments)
+        with progress_bar("documents") as progress:
+            result = metadir.download(dest, workers=workers, progress=progress, **arguments)
         echo_result(result, as_json=as_json)
         if result.failed:
             fail(f"documents that could not be fetched: {result.failed}; a later run tries them again")

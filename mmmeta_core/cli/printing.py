@@ -18,7 +18,7 @@ import orjson
 
 _SAMPLE: Final = 200
 _WIDEST: Final = 60
-_PARTS: Final = frozenset({"pulled", "generated", "pushed"})
+_PARTS: Final = frozenset({"pulled", "generated", "pushed", "files"})
 
 
 def echo_json(value: Any) -> None:
@@ -38,7 +38,15 @@ def echo_result(result: Any, *, as_json: bool) -> None:
 
 def plain(result: Any) -> Any:
     """Return a result as dicts and lists; results within it that are None are left out."""
-    return {k: v for k, v in dataclasses.asdict(result).items() if not (k in _PARTS and v is None)}
+    return _present(dataclasses.asdict(result))
+
+
+def _present(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _present(value) if name in _PARTS and isinstance(value, dict) else value
+        for name, value in values.items()
+        if not (name in _PARTS and value is None)
+    }
 
 
 def text(value: Any) -> str:

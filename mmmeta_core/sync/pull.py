@@ -17,6 +17,7 @@ from mmmeta_core.head import Head, Snapshot, parse_head
 from mmmeta_core.paths import HEAD, META_DB, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.sync.replica import Replica
+from mmmeta_core.types import Progress
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,12 @@ class _Came:
     documents: int = 0
     snapshot: bool = False
     bytes: int = 0
+    progress: Progress | None = None
 
 
-def pull(replica: Replica, remote: Remote, *, probe: bool = False) -> PullResult:
+def pull(
+    replica: Replica, remote: Remote, *, probe: bool = False, progress: Progress | None = None
+) -> PullResult:
     """Bring the local metadir to the newest revision.
 
     Asks for `head.json` first; one that did not change since the last complete pull ends it after that one request,
@@ -61,7 +65,7 @@ def pull(replica: Replica, remote: Remote, *, probe: bool = False) -> PullResult
     segment, and `RemoteError`; then the catalog is at the last good revision.
     """
     started = time.monotonic()
-    came = _Came()
+    came = _Came(progress=progress)
     position = _pull(replica, remote, came, probe)
     if came.segments or came.snapshot:
         log.info(
@@ -241,6 +245,9 @@ def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came) ->
                 )
             came.documents += _apply(replica, draft, source, position)
         came.segments += 1
+        if came.progress is not None:
+            left = max(head.revision - position.revision - 1, 0) if head is not None else 0
+            came.progress(came.segments, came.segments + left)
 
 
 def _apply(replica: Replica, draft: Path, source: str, position: Position) -> int:
