@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -297,3 +298,49 @@ print([e for e in events if "__pycache__" not in str(e)])
     )
     assert done.stdout.strip() == "[]"
     assert not (tmp_path / "example").exists()
+
+
+CANCELLED = """
+import sys
+from pathlib import Path
+import dagster as dg
+from mmmeta_dagster import MetadirResource, Pipeline, client_assets
+
+base = Path(sys.argv[1])
+
+def handler(file):
+    with (base / "handled").open("a") as out:
+        out.write(file.key + "\\n")
+    if file.key == "d50":
+        print("half way", flush=True)
+        import time
+        time.sleep(60)
+
+dg.materialize(
+    client_assets("client", process={"imported": Pipeline(handler, chunk=500)}),
+    resources={"client": MetadirResource(path=str(base / "client"), remote=str(base / "remote"))},
+)
+"""
+
+
+def test_cancelling_a_run_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    with mmmeta(tmp_path / "publisher", remote=tmp_path / "remote") as publisher:
+        publisher.files.insert_many({"content_hash": f"d{n}"} for n in range(10, 99))
+        publisher.push()
+    run = subprocess.Popen(
+        [sys.executable, "-c", CANCELLED, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "half way\n"
+    run.send_signal(signal.SIGINT)
+    assert run.wait(60) != 0
+    run.stdout.close()
+    handled = (tmp_path / "handled").read_text(encoding="ascii").split()
+    with mmmeta(tmp_path / "client") as client:
+        done = {file.key for file in client.files(imported=True)}
+        assert done == set(handled) - {"d50"}
+        assert client.files.process(lambda _: None).processed == 89 - len(done), "nothing is claimed any more"

@@ -270,13 +270,20 @@ class State:
 
     def _adopt_columns(self, connection: sqlite3.Connection) -> list[str]:
         """Make the catalog's columns known here; return those that the client has already made its own."""
-        mine = {fold(name) for name, owner in self.owners().items() if owner == "client"}
+        owners = self.owners()
+        del owners[self.unique]
+        mine = {fold(name) for name, owner in owners.items() if owner == "client"}
+        theirs = {fold(name): name for name, owner in owners.items() if owner == "publisher"}
         clashes = []
         for name, kind in connection.execute("SELECT name, kind FROM meta.mmmeta_columns").fetchall():
             if fold(name) in mine:
                 clashes.append(name)
-            else:
-                self._add_column(connection, name, kind, "publisher")
+                continue
+            before = theirs.get(fold(name), name)
+            if before != name:  # it waited for its publication here, and others spelled it otherwise
+                connection.execute(f"ALTER TABLE main.files DROP COLUMN {quote(before)}")
+                connection.execute("DELETE FROM main.mmmeta_columns WHERE name = ?", (before,))
+            self._add_column(connection, name, kind, "publisher")
         return clashes
 
     # --- the client's columns
