@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         StoreKeyError,
         UnavailableError,
     )
-    from mmmeta_core.metadir import Insight, Metadir, Poll, SyncResult
+    from mmmeta_core.into import into_database
+    from mmmeta_core.metadir import Insight, Metadir, Poll, Status, SyncResult
     from mmmeta_core.metadir import Metadir as mmmeta  # noqa: N813 - the name that scripts have always used
     from mmmeta_core.types import never
 
@@ -52,26 +53,29 @@ __all__ = [
     "RemoteError",
     "RemoteNotFoundError",
     "RemoteUnreachableError",
+    "Status",
     "StoreError",
     "StoreKeyError",
     "SyncResult",
     "UnavailableError",
+    "into_database",
     "mmmeta",
     "never",
 ]
 
-_METADIR = {"Insight", "Metadir", "Poll", "SyncResult"}
+_HOMES = {
+    **dict.fromkeys(("Insight", "Metadir", "Poll", "Status", "SyncResult", "mmmeta"), "metadir"),
+    "into_database": "into",
+    "never": "types",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for, so that the command line can print its help without loading YAML and SQL.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "mmmeta":
-        return import_module("mmmeta_core.metadir").Metadir
-    if name == "never":
-        return import_module("mmmeta_core.types").never
-    return getattr(import_module(f"mmmeta_core.{'metadir' if name in _METADIR else 'errors'}"), name)
+    home = import_module(f"mmmeta_core.{_HOMES.get(name, 'errors')}")
+    return getattr(home, "Metadir" if name == "mmmeta" else name)
 
 
 def __dir__() -> list[str]:

@@ -49,10 +49,12 @@ def download(
     """Put the matching documents that were not downloaded yet into the folder.
 
     The client's columns `<mark>` and `<mark>_path`, which is relative to the folder, are set. A document that fails is
-    noted and tried again by a later run, as `Documents.process` says. Raises what that does.
+    noted and tried again by a later run, as `Documents.process` says. Raises what that does, and `ColumnError` for a
+    `<mark>_path` that is not the client's to set.
     """
     started = time.monotonic()
     fetcher = _Fetcher(folder, f"{mark}_path", source)
+    folder.state.add_own(fetcher.column, "text")
     result = files.process(
         fetcher,
         mark=mark,

@@ -14,7 +14,7 @@ from mmmeta_core.types import Key, Kind, Misfit, encode, to_json
 
 if TYPE_CHECKING:
     import dataset
-    from sqlalchemy import Connection, Engine, Table
+    from sqlalchemy import URL, Connection, Engine, Table
     from sqlalchemy.types import TypeEngine
 
 RESCUED: Final = "rescued"
@@ -35,12 +35,13 @@ def into_database(
 
 
 class IntoDatabase:
-    """See `into_database`. May be used by many threads; `close` gives the connections back."""
+    """See `into_database`. Connects when it is first used, by many threads if need be; `close` ends that."""
 
     def __init__(
         self, url: str, table: str, columns: Sequence[str] | Mapping[str, str] | None = None
     ) -> None:
-        self._database = _connect(url)
+        self._url = _checked(url)
+        self._opened: dataset.Database | None = None
         self._name = table
         if columns is None or isinstance(columns, Mapping):
             self._columns = columns
@@ -58,18 +59,28 @@ class IntoDatabase:
         self._write(files)
 
     def close(self) -> None:
-        """Close the database's connections."""
-        self._database.close()
+        """Close the database's connections; the next use opens new ones."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = self._known = None
 
     def __repr__(self) -> str:
-        where = self._engine.url.render_as_string(hide_password=True)
-        return f"<IntoDatabase {where} table={self._name}>"
+        return f"<IntoDatabase {self._url.render_as_string(hide_password=True)} table={self._name}>"
+
+    @property
+    def _database(self) -> dataset.Database:
+        if self._opened is None:
+            self._opened = _connect(self._url)
+        return self._opened
 
     @property
     def _engine(self) -> Engine:
-        if self._database.engine is None:
-            raise UnavailableError("the database was closed")
-        return self._database.engine
+        with self._lock:
+            engine = self._database.engine
+        if engine is None:
+            raise UnavailableError(f"the database of table {self._name!r} was closed")
+        return engine
 
     # --- rows
 
@@ -77,15 +88,17 @@ class IntoDatabase:
         with self._sentences():
             live = [file for file in files if file.get("__deleted_at") is None]
             kinds = self._kinds(files[0])
+            rows = [self._row(file, kinds) for file in live]
+            if any(RESCUED in row for row in rows):
+                kinds = {**kinds, RESCUED: "json"}
             table = self._ready(files[0], kinds)
-            rows = [self._row(file, table, kinds) for file in live]
             with self._engine.begin() as connection:
                 key = table.c[files[0].unique]
                 gone = [_stored(file.key, key) for file in files if file.get("__deleted_at") is not None]
                 if gone:
                     connection.execute(table.delete().where(key.in_(gone)))
                 if rows:
-                    _upsert(connection, table, key.name, rows)
+                    _upsert(connection, table, key.name, [self._whole(row, table, kinds) for row in rows])
 
     def _kinds(self, file: File) -> dict[str, Kind]:
         """Return the table's columns for a document, and their kinds."""
@@ -94,11 +107,11 @@ class IntoDatabase:
             return kinds
         return {there: kinds[here] for here, there in self._columns.items() if here in kinds}
 
-    def _row(self, file: File, table: Table, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-        names = self._columns or {name: name for name in kinds}
-        row: dict[str, Any] = dict.fromkeys(kinds)
+    def _row(self, file: File, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+        """Return what is set of a document, what does not fit under `RESCUED`."""
+        row: dict[str, Any] = {file.unique: file.key}
         rescued: dict[str, Any] = {}
-        for here, there in names.items():
+        for here, there in (self._columns or {name: name for name in kinds}).items():
             value = file.get(here)
             if value is None or there not in kinds:
                 continue
@@ -106,10 +119,13 @@ class IntoDatabase:
                 row[there] = _fitted(value, kinds[there])
             except Misfit:
                 rescued[there] = value
-        if rescued or RESCUED in table.c:
-            row[RESCUED] = rescued or None
-        row[file.unique] = _stored(file.key, table.c[file.unique])
-        return row
+        return {**row, RESCUED: rescued} if rescued else row
+
+    def _whole(self, row: dict[str, Any], table: Table, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+        """Return the row with all columns that are kept here, so that what was emptied is NULL there too."""
+        (key, *_) = row
+        mine = [*kinds, *([RESCUED] if RESCUED in table.c and RESCUED not in kinds else [])]
+        return {**dict.fromkeys(mine), **row, key: _stored(row[key], table.c[key])}
 
     # --- the table
 
@@ -117,7 +133,7 @@ class IntoDatabase:
         """Return the table with all these columns."""
         with self._lock:
             known = self._known
-            if known is None or not {*kinds, RESCUED} <= set(known.c.keys()):
+            if known is None or not kinds.keys() <= set(known.c.keys()):
                 known = self._known = self._make(file, kinds)
         return known
 
@@ -125,19 +141,23 @@ class IntoDatabase:
         from sqlalchemy import JSON, BigInteger, MetaData, Table, inspect
 
         database = self._database
+        engine = database.engine
         primary: TypeEngine[Any] = BigInteger() if isinstance(file.key, int) else _text()
         table = database.create_table(
             self._name, primary_id=file.unique, primary_type=primary, primary_increment=False
         )
-        for name, kind in {**kinds, RESCUED: "json"}.items():
+        for name, kind in kinds.items():
             if name != file.unique and not table.has_column(name):
                 table.create_column(name, JSON() if kind == "json" else _type(kind))
-        found = Table(self._name, MetaData(), autoload_with=self._engine)
+        found = Table(self._name, MetaData(), autoload_with=engine)
+        for column in found.columns:
+            if isinstance(column.type, JSON):
+                column.type.none_as_null = True  # NULL of SQL, not the one of JSON
         if file.unique not in found.c:
             raise ConfigError(
                 f"table {self._name!r} has no column {file.unique!r}, which the documents' key goes into"
             )
-        keys = inspect(self._engine).get_pk_constraint(self._name)["constrained_columns"]
+        keys = inspect(engine).get_pk_constraint(self._name)["constrained_columns"]
         if keys != [file.unique]:
             raise ConfigError(f"table {self._name!r} has the primary key {keys}, expected {file.unique!r}")
         return found
@@ -170,24 +190,35 @@ class IntoDatabase:
         return True
 
 
-def _connect(url: str) -> dataset.Database:
-    import dataset
+def _checked(url: str) -> URL:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     try:
         parsed = make_url(url)
-        is_file = parsed.get_backend_name() == "sqlite"
-        options: dict[str, Any] = {"hide_parameters": True}
-        if is_file:
-            options["connect_args"] = {"timeout": 60}
-        return dataset.connect(url, ensure_schema=False, engine_kwargs=options, sqlite_wal_mode=False)
+        parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError):
         scheme = url.partition(":")[0]
         raise ConfigError(
             f"the database URL ({scheme}:…) is not one that SQLAlchemy knows: write sqlite:///file.db or "
             "postgresql+psycopg://user@host/name"
         ) from None
+    return parsed
+
+
+def _connect(url: URL) -> dataset.Database:
+    import dataset
+
+    options: dict[str, Any] = {"hide_parameters": True}
+    if url.get_backend_name() == "sqlite":
+        options["connect_args"] = {"timeout": 60}
+    try:
+        return dataset.connect(
+            url.render_as_string(hide_password=False),
+            ensure_schema=False,
+            engine_kwargs=options,
+            sqlite_wal_mode=False,
+        )
     except ModuleNotFoundError as error:
         raise ConfigError(f"the driver {error.name!r} of the database URL is not installed") from None
 

@@ -30,6 +30,9 @@ Handler: TypeAlias = Callable[[File], Mapping[str, Any] | None]
 """Takes a document; may return columns to save with the mark. Raising is a failure of this document only."""
 
 LEASE_SECONDS: Final = 120.0
+_STOPS: Final = (UnavailableError, ConfigError)
+"""What a handler raises when no document is to blame."""
+
 _CLAUSES: Final = frozenset({"order_by", "_offset", "_streamed", "_step", "deleted"})
 
 
@@ -120,13 +123,13 @@ class Documents(Files):
         Several processes may do this at once on the same state db. A handler that raises, or takes longer than
         `timeout` seconds, is a failure of this document: the error is noted, and it is due again after a growing
         delay, at most `max_attempts` times until the publisher changes it. A handler that hangs can't be stopped, its
-        thread is left behind and what it does later is not noted. One that raises `UnavailableError` stops the run:
-        what it needs for any document is not there, and no document is to blame.
+        thread is left behind and what it does later is not noted. One that raises `UnavailableError` or `ConfigError`
+        stops the run: what it needs for any document is not there, and no document is to blame.
 
         A claim is a lease of `lease` seconds that is renewed while the process lives. After a kill the documents in
         hand are due again when it ends, so a handler may run twice for them: let it write in a way that may be
         repeated. At most `limit` documents are tried. Raises `ConfigError`, `ColumnError` for a mark that is not the
-        client's to set; then nothing is done; and the `UnavailableError` of the handler.
+        client's to set; then nothing is done; and what stops the run.
         """
         options = ProcessOptions(mark, on, on_change, workers, chunk, max_attempts, timeout, limit, lease)
         return process(self._state, self, handler, options, filters, progress)
@@ -295,7 +298,7 @@ class _Run:
         if isinstance(self.handler, ChunkHandler) and self.options.timeout is None and len(files) > 1:
             try:
                 self.handler.chunk(files)
-            except UnavailableError:
+            except _STOPS:
                 raise
             except Exception as error:  # noqa: BLE001 - tried again one by one, where it is noted
                 log.info("%s: %s; now one by one", self.options.mark, _reason(error))
@@ -329,7 +332,7 @@ class _Run:
             for column in values:
                 check_writable(column, owners)
             outcome.done[file.key] = values
-        except (KeyboardInterrupt, UnavailableError):
+        except (KeyboardInterrupt, *_STOPS):
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything; it is noted
             log.warning("%s failed for %s: %s", self.options.mark, file.name, _reason(error))

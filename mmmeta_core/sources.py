@@ -26,6 +26,8 @@ ALLOW_FILES: Final = "MMMETA_ALLOW_FILE_URLS"
 """Set to 1 by a client that lets its publisher's URLs name any file of this machine."""
 
 _DIGESTS: Final[Mapping[int, str]] = {32: "md5", 40: "sha1", 64: "sha256"}
+_MOST_BUCKETS: Final = 16
+"""Buckets that are kept connected: a publisher may name any number."""
 
 
 class Sources:
@@ -53,7 +55,7 @@ class Sources:
                 if is_content(path, values.get(config.unique), config) is False:
                     raise DocumentError(
                         f"{self._shown(url, name)} is not the document of {values.get(config.unique)}: "
-                        "its content has another hash"
+                        "its content has another hash. If keys are no hashes here, the publisher sets metadata.digest: none"
                     )
             except MmmetaError as error:
                 path.unlink(missing_ok=True)
@@ -64,61 +66,86 @@ class Sources:
             wanted = (
                 f"no source {source!r}" if source else "neither a remote, nor a template, nor a public_url"
             )
-            raise ConfigError(f"there is {wanted} to have {name!r} from")
+            raise DocumentError(f"there is {wanted} to have {name!r} from")
         raise first
 
-    def _urls(self, values: Mapping[str, Any], config: Config, source: str | None) -> Iterator[str]:
-        """Yield the URLs that the document may be at, an empty one for the archive itself."""
+    def _urls(self, values: Mapping[str, Any], config: Config, source: str | None) -> Iterator[str | None]:
+        """Yield the URLs that the document may be at, None for the archive itself."""
         for name, template in config.remote.items():
             if source in (None, name):
                 try:
                     yield expand(template, values)
-                except ConfigError:  # this document lacks a column that the template needs
+                except ConfigError as error:  # this document lacks a column that the template needs
                     if source is not None:
-                        raise
+                        raise DocumentError(str(error)) from None
         public = values.get(PUBLIC_URL)
-        if source in (None, PUBLIC_URL) and PUBLIC_URL not in config.remote and isinstance(public, str):
+        if (
+            source in (None, PUBLIC_URL)
+            and PUBLIC_URL not in config.remote
+            and isinstance(public, str)
+            and public
+        ):
             yield public
         if source in (None, ARCHIVE) and ARCHIVE not in config.remote and self.remote is not None:
-            yield ""
+            yield None
 
-    def _shown(self, url: str, name: str) -> str:
-        return shown(url) if url or self.remote is None else f"{self.remote.url}/{name}"
+    def _shown(self, url: str | None, name: str) -> str:
+        return f"{self.remote.url}/{name}" if url is None and self.remote is not None else shown(url or "")
 
-    def _read(self, url: str, name: str, path: Path) -> int:
-        scheme = url.partition(":")[0].lower()
-        if not url and self.remote is not None:
+    def _read(self, url: str | None, name: str, path: Path) -> int:
+        if url is None and self.remote is not None:
             return self.remote.fetch(name, path)
+        url = (url or "").strip()
+        scheme = url.partition(":")[0].lower()
         if scheme in ("http", "https"):
             return self._web.fetch(url, path)
         if scheme == "s3":
             return self._from_bucket(url, path)
         if scheme == "file":
             return self._from_file(url, path)
-        raise RefusedError(f"documents can't be had from {url!r:.200}: give an https, http, s3 or file URL")
+        raise RefusedError(
+            f"documents can't be had from {shown(url):.200}: give an https, http, s3 or file URL"
+        )
 
     def _from_bucket(self, url: str, path: Path) -> int:
-        bucket, _, key = url.removeprefix("s3://").partition("/")
+        bucket, _, key = url.partition(":")[2].removeprefix("//").partition("/")
+        if "?" in bucket:  # where to send this client's credentials is not the publisher's to say
+            raise RefusedError(f"{shown(url)} has settings: give s3://bucket/key alone")
         with self._making:
-            if bucket not in self._buckets:
+            remote = self._buckets.get(bucket)
+            if remote is None:
                 options = self.remote.options if isinstance(self.remote, S3Remote) else S3Options()
-                self._buckets[bucket] = S3Remote(f"s3://{bucket}", options)
-            remote = self._buckets[bucket]
+                remote = S3Remote(f"s3://{bucket}", options)
+                if len(self._buckets) >= _MOST_BUCKETS:
+                    self._buckets.pop(next(iter(self._buckets)))
+                self._buckets[bucket] = remote
         return remote.fetch(key, path)
 
     def _from_file(self, url: str, path: Path) -> int:
-        parts = urlsplit(url)
-        if parts.netloc not in ("", "localhost"):
-            raise RefusedError(f"{shown(url)} names a file of another machine")
-        file = Path(unquote(parts.path))
-        own = self.remote.root.resolve() if isinstance(self.remote, LocalRemote) else None
-        inside = own is not None and file.resolve().is_relative_to(own)
+        file = _file_of(url)
+        # Not `Path.resolve`, which raises RuntimeError for links that lead in a circle.
+        real = Path(os.path.realpath(file))
+        own = os.path.realpath(self.remote.root) if isinstance(self.remote, LocalRemote) else None
+        inside = own is not None and real.is_relative_to(own)
         if not inside and os.environ.get(ALLOW_FILES) != "1":
             raise RefusedError(
                 f"{shown(url)} is a file outside the archive, which a publisher can't make this machine read; "
                 f"set {ALLOW_FILES}=1 to allow it"
             )
-        return LocalRemote(file.parent).fetch(file.name, path)
+        return LocalRemote(real.parent).fetch(real.name, path)
+
+
+def _file_of(url: str) -> Path:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise RefusedError(f"documents can't be had from {shown(url)}") from None
+    if parts.netloc not in ("", "localhost"):
+        raise RefusedError(f"{shown(url)} names a file of another machine")
+    name = unquote(parts.path)
+    if not name.startswith("/") or "\0" in name:
+        raise RefusedError(f"{shown(url)} names no file: write file:///folder/file")
+    return Path(name)
 
 
 def is_content(path: Path, key: object, config: Config) -> bool | None:

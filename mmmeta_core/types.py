@@ -51,7 +51,7 @@ def to_utc(value: datetime) -> datetime:
     try:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except OverflowError:
-        raise Misfit(f"{value} is not a time of the years 1 to 9999 in UTC") from None
+        raise Misfit(f"{value} is out of range: in UTC, a time has a year from 1 to 9999") from None
 
 
 def format_time(value: datetime) -> str:

@@ -47,7 +47,7 @@ def update(catalog: Catalog, state: State, store: Store, metadir: Path) -> Updat
     handled = catalog.store().get(_PUBLISHED)
     if handled is not None and (HANDLED not in store or store.text(HANDLED) != handled):
         store.set_text(HANDLED, handled)
-    for name in merged.clashes:
+    for name in merged.new_clashes:
         log.warning(
             "the publisher now publishes a column %r, which is your own here: yours stays, theirs is not shown",
             name,

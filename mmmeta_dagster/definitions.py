@@ -14,7 +14,7 @@ from mmmeta_dagster import (
     client_assets,
     publisher_assets,
 )
-from mmmeta_dagster.example import data_folder, documents, import_document, last_week
+from mmmeta_dagster.example import data_folder, documents, imports, last_week
 
 _data = data_folder()
 _archive = dg.AssetKey(["publisher", "remote"])
@@ -35,7 +35,7 @@ client2 = client_assets(
     archive=_archive,
     key_prefix="client2",
     group_name="client2",
-    process={"imported": Pipeline(import_document, last_week)},
+    process={"imported": Pipeline(imports(), last_week, chunk=500, deletions=True)},
 )
 
 publisher_job = dg.define_asset_job("publish", publisher)

@@ -8,9 +8,7 @@ import hashlib
 import json
 import os
 import random
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +16,7 @@ from typing import Any, Final
 import dagster as dg
 
 from mmmeta_core.atomic import write_atomic
-from mmmeta_core.files import File
+from mmmeta_core.into import IntoDatabase, into_database
 
 _TYPES: Final = ("contract", "invoice", "letter")
 _PLACES: Final = ("Aarhus", "Brno", "Cádiz", "Debrecen", "Évora", "Faro", "Ghent")
@@ -102,20 +100,9 @@ def last_week() -> Mapping[str, Any]:
     return {"retrieved_at": {">=": datetime.now(UTC) - timedelta(days=7)}}
 
 
-def import_document(file: File) -> None:
-    """Write a document's row into Client2's database. May be repeated: the row is replaced."""
-    with closing(sqlite3.connect(data_folder() / "client2" / "imports.db", timeout=60)) as database, database:
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS documents (content_hash TEXT PRIMARY KEY, title TEXT, document_type TEXT, "
-            "retrieved_at TEXT, imported_at TEXT)"
-        )
-        database.execute(
-            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)",
-            (
-                file.key,
-                file["title"],
-                file["document_type"],
-                str(file["retrieved_at"]),
-                datetime.now(UTC).isoformat(),
-            ),
-        )
+def imports() -> IntoDatabase:
+    """Return what writes documents into Client2's database."""
+    database = data_folder() / "client2" / "imports.db"
+    return into_database(
+        f"sqlite:///{database}", columns=["title", "document_type", "retrieved_at", "publisher:name"]
+    )

@@ -84,6 +84,8 @@ def test_which_of_two_keys_gets_a_column_does_not_depend_on_their_order() -> Non
         fitted = Columns({}).fit({key: key for key in keys})
         assert fitted.row == {"a_b": "a_b", "c": "c"}
         assert fitted.rescued == {"a-b": "a-b"}
+    fitted = Columns({"a_b": "boolean"}).fit({"a-b": True, "a_b": "no boolean"})
+    assert (fitted.row, fitted.rescued) == ({}, {"a-b": True, "a_b": "no boolean"})
 
 
 @pytest.mark.parametrize("value", [b"bytes", float("inf"), "\ud800", object()])

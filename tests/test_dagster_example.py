@@ -130,7 +130,15 @@ class Example:
         if not database.exists():
             return {}
         with closing(sqlite3.connect(database)) as connection:
-            return dict(connection.execute("SELECT content_hash, imported_at FROM documents"))
+            return dict(connection.execute("SELECT content_hash, title FROM documents"))
+
+    def touch_imported(self) -> None:
+        """Change what was imported, so that importing it again would show."""
+        with (
+            closing(sqlite3.connect(self.folder / "data" / "client2" / "imports.db")) as connection,
+            connection,
+        ):
+            connection.execute("UPDATE documents SET title = 'seen: ' || title")
 
     def contracts(self) -> set[str]:
         return {path.name for path in (self.folder / "data" / "client1" / "contracts").rglob("*.txt")}
@@ -152,6 +160,7 @@ def test_a_publish_leads_to_a_tick_a_run_and_imported_rows(example: Example) -> 
     first_runs = until(lambda: example.runs_of("client2_sensor"), "a run by Client2's sensor")
     for run in [*first_runs, *until(lambda: example.runs_of("client1_sensor"), "a run by Client1's sensor")]:
         example.wait_for_success(run)
+    example.touch_imported()
     first = example.imported()
     assert first
     assert all("contract" in name for name in example.contracts())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from mmmeta_core.config import Config
@@ -65,8 +68,8 @@ def test_the_story_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_archive(tmp_path / "archive")
     (tmp_path / "archive2").mkdir()
     reader = Reader()
-    assert len(reader.blocks) == 6, "a new block needs a place in this test"
-    publish, contracts, imports, process, scrape, store = range(6)
+    assert len(reader.blocks) == 7, "a new block needs a place in this test"
+    publish, contracts, imports, process, export, scrape, store = range(7)
 
     with reader.run(publish) as m:
         assert (m.inspect().files, m.revision) == (3, 1)
@@ -94,6 +97,12 @@ def test_the_story_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert sorted(reader.imported) == ["Good", "Lease", "Study"]
         (failure,) = m.failures("imported")
         assert (failure.key, failure.attempts) == ("bad", 1)
+
+    with reader.run(export) as m:
+        with closing(sqlite3.connect("imports.db")) as database:
+            rows = database.execute("SELECT * FROM documents ORDER BY content_hash").fetchall()
+        assert rows == [("lease!", "Lease", "contract"), ("sale!", "Sale", "contract")]
+        assert len(reader.names["contracts"]) == len(pandas.read_parquet("contracts.parquet")) == 2
 
     for path in (tmp_path / "archive").glob("*.json"):
         path.unlink()
@@ -138,13 +147,13 @@ def test_the_shell_lines_of_the_readme_run(tmp_path: Path, shell: dict[str, str]
     write_archive(tmp_path / "documents")
     (tmp_path / "documents" / "broken.json").write_text("{")
     lines = re.findall(r"^    (mmmeta .*)$", COMMAND_LINE, re.MULTILINE)
-    assert len(lines) == 7
+    assert len(lines) == 11
     said = []
     for line in lines:
         result = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=shell, capture_output=True, text=True)
         assert result.returncode == 0, f"{line}: {result.stderr}"
         said.append(result.stdout)
-    generated, pushed, pulled, updated, found, invalid, stored = said
+    generated, pushed, pulled, updated, found, invalid, stored, downloaded, processed, exported, status = said
     assert generated.startswith("added 3, ")
     assert "invalid 1" in generated
     assert pushed.startswith("revision 1, documents 3, ")
@@ -153,6 +162,11 @@ def test_the_shell_lines_of_the_readme_run(tmp_path: Path, shell: dict[str, str]
     assert sorted(line.split("\t")[0] for line in found.splitlines()) == ["lease!", "sale!"]
     assert invalid.startswith("broken.json\tnot valid JSON")
     assert datetime.now(UTC) - datetime.fromisoformat(stored.strip()) < timedelta(minutes=1)
+    assert downloaded.startswith("downloaded 2, ")
+    assert processed.startswith("processed 2, failed 0, ")
+    assert exported.startswith("documents 2, ")
+    assert "remote: revision 1\n" in status
+    assert "\nimported: 0 due, 2 done, 0 failed, 0 set aside; " in status
 
 
 def test_the_help_in_the_readme_is_what_the_program_prints(tmp_path: Path) -> None:

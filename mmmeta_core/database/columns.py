@@ -94,12 +94,12 @@ class Columns:
         # Keys that are spelled as their column come first: which of two gets it must not depend on their order.
         for key in sorted(document, key=lambda key: key not in self.kinds and column_name(key) != key):
             try:
-                self._place(fitted.row, key, document[key], types or {})
+                self._place(fitted, key, document[key], types or {})
             except Misfit as misfit:
                 fitted.rescued[key] = _rescuable(key, document[key], misfit)
         return fitted
 
-    def _place(self, row: dict[str, Sql], key: str, value: Any, types: Mapping[str, Kind]) -> None:
+    def _place(self, fitted: Fitted, key: str, value: Any, types: Mapping[str, Kind]) -> None:
         kind = self.kinds.get(key)
         column = key
         if kind is None:
@@ -107,10 +107,10 @@ class Columns:
                 return
             column = _possible(key)
             kind = self.kinds.get(column) or self._new(column, types.get(column) or kind_of(value))
-        if column in row:
+        if column in fitted.row or column in fitted.rescued:
             raise Misfit("another key has this column")
         # A column keeps the kind that it has; `types` asked for later can't change what is already there.
-        row[column] = encode(coerce(value, kind) if types.get(column) == kind else value, kind)
+        fitted.row[column] = encode(coerce(value, kind) if types.get(column) == kind else value, kind)
 
     def _new(self, column: str, kind: Kind) -> Kind:
         if fold(column) in self._folded or fold(column) in self._taken:

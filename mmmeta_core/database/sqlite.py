@@ -41,7 +41,10 @@ def connect(path: Path, *, pragmas: Mapping[str, str]) -> sqlite3.Connection:
         for name, value in pragmas.items():
             connection.execute(f"PRAGMA {name}={value}")
     except sqlite3.Error as error:
-        raise CatalogError(f"cannot open the database {path}: {error}") from error
+        raise CatalogError(
+            f"cannot open the database {path}: {error}; check its permissions, or if it is damaged move it away: a catalog "
+            "comes back with the next pull, a state.db has to be restored from a backup"
+        ) from error
     return connection
 
 

@@ -96,7 +96,10 @@ def check_writable(name: str, owners: Mapping[str, Owner]) -> None:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge changed. `clashes` are the client's columns that the publisher publishes too."""
+    """What a merge changed. `clashes` are the client's columns that the publisher publishes too.
+
+    `new_clashes` are those that the last merge did not have.
+    """
 
     added: int
     updated: int
@@ -105,6 +108,7 @@ class Merged:
     restored: int
     revision: int
     clashes: tuple[str, ...]
+    new_clashes: tuple[str, ...]
 
 
 class State:
@@ -230,7 +234,8 @@ class State:
         connection.execute("DROP TABLE temp.changed")
         store = orjson.dumps(dict(connection.execute("SELECT key, value FROM meta.mmmeta_store"))).decode()
         merged = {"archive": archive, "revision": info.get("revision", 0), "store": store}
-        set_values(connection, "mmmeta_info", merged)
+        before = orjson.loads(known.get("clashes") or "[]")
+        set_values(connection, "mmmeta_info", {**merged, "clashes": orjson.dumps(clashes).decode()})
         return Merged(
             added=int(added),
             updated=written - int(added + deleted + restored),
@@ -239,6 +244,7 @@ class State:
             restored=int(restored),
             revision=int(info.get("revision", 0)),
             clashes=tuple(clashes),
+            new_clashes=tuple(name for name in clashes if name not in before),
         )
 
     def _copy(self, connection: sqlite3.Connection, columns: list[str], now: str) -> int:

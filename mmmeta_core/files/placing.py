@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import threading
 import unicodedata
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from mmmeta_core.atomic import fsync_folder, temporary
+from mmmeta_core.atomic import fsync_folder, sweep, temporary
 from mmmeta_core.config import Config
 from mmmeta_core.database.state import State
 from mmmeta_core.database.work import CONTENT, Reservation, owns, reserve
@@ -24,8 +28,17 @@ if TYPE_CHECKING:
 _LONGEST_NAME: Final = 200
 _CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _DEVICES: Final = frozenset(
-    {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(10)), *(f"lpt{n}" for n in range(10))}
+    {
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        "conin$",
+        "conout$",
+        *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"),
+    }
 )
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 @dataclass(frozen=True)
@@ -41,16 +54,18 @@ class Folder:
 
     def __init__(self, path: Path, state: State, sources: Sources, config: Config) -> None:
         """Make the folder, if need be. Raises `RefusedError` for one inside a metadir, and OSError."""
-        if NAME in path.absolute().parts:
+        self._root = Path(os.path.realpath(path))
+        if {part.casefold() for part in (*path.absolute().parts, *self._root.parts)} & {NAME}:
             raise RefusedError(
                 f"{path} is inside a metadir, which mmmeta keeps for itself: choose another folder"
             )
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._state = state
+        self.state = state
         self._sources = sources
         self._config = config
-        self._root = path.resolve()
+        self._swept: set[Path] = set()
+        self._sweeping = threading.Lock()
 
     def put(self, file: File, *, source: str | None = None) -> Placed:
         """Put the document there, unless it is.
@@ -59,39 +74,83 @@ class Folder:
         with something of its key in it. Raises what `Sources.fetch` does, `DocumentError` for a place that can't be
         used, and OSError.
         """
-        name = self._name(file)
-        path = self.path / name
-        is_there = path.exists()
-        if is_there and self._is_content(path, file):
-            return Placed(name, None)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(path.parent) as draft:
-            size = self._sources.fetch(file.name, file, self._config, draft, source=source)
-            if is_there:
-                draft.replace(path)  # an older version of this very document
-            else:
-                os.link(draft, path)
-            fsync_folder(path.parent)
-        return Placed(name, size)
+        draft: Path | None = None
+        size = 0
+        with ExitStack() as stack:
+            for place in self._places(file):
+                path = self.path / place.name
+                if self._is_blocked(path):
+                    continue
+                is_own = owns(self.state, place)
+                is_there = path.exists()
+                if is_there and self._is_content(path, file) and reserve(self.state, place):
+                    return Placed(place.name, None)
+                if is_there and not is_own:
+                    continue  # somebody else's file
+                if draft is None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self._sweep(path.parent)
+                    draft = stack.enter_context(temporary(path.parent))
+                    size = self._sources.fetch(file.name, file, self._config, draft, source=source)
+                # Its own from now on; what is there is an older version of this very document.
+                if reserve(self.state, place) and _move(draft, path, replace=is_there):
+                    return Placed(place.name, size)
+        raise DocumentError(f"{file.name!r:.200} has no place in {self.path}: other files are in its way")
+
+    def _places(self, file: File) -> list[Reservation]:
+        """Return where the document may go, the best first: where it was before, then under its own name."""
+        wanted = PurePosixPath(*safe_parts(file.name))
+        keyed = _with_key(wanted, file.key)
+        names = dict.fromkeys(str(name) for name in (wanted, keyed, keyed.name))
+        places = [Reservation(str(self._root), name, _folded(name), file.key) for name in names]
+        return sorted(places, key=lambda place: not owns(self.state, place))
+
+    def _is_blocked(self, path: Path) -> bool:
+        """Whether a folder is in the file's place, or a file in its folder's."""
+        if path.is_symlink() or not Path(os.path.realpath(path.parent)).is_relative_to(self._root):
+            raise DocumentError(f"{path} leads out of {self.path} by a symbolic link: remove the link")
+        return path.is_dir() or any(folder.exists() and not folder.is_dir() for folder in self._folders(path))
+
+    def _folders(self, path: Path) -> Iterator[Path]:
+        folder = path.parent
+        while folder != self.path:
+            yield folder
+            folder = folder.parent
 
     def _is_content(self, path: Path, file: File) -> bool:
         """Whether the file is known to be what the publisher says of the document now."""
         return any(is_content(path, digest, self._config) for digest in (file.key, file.get(CONTENT)))
 
-    def _name(self, file: File) -> str:
-        """Return the document's name, its own from now on."""
-        wanted = PurePosixPath(*safe_parts(file.name))
-        for candidate in (wanted, _with_key(wanted, file.key)):
-            path = self.path / candidate
-            if path.is_symlink() or not path.parent.resolve().is_relative_to(self._root):
-                raise DocumentError(f"{path} leads out of {self.path} by a symbolic link: remove the link")
-            name = str(candidate)
-            owned = Reservation(str(self._root), name, _folded(name), file.key)
-            if path.exists() and not owns(self._state, owned) and not self._is_content(path, file):
-                continue  # somebody else's file
-            if reserve(self._state, owned):
-                return name
-        raise DocumentError(f"{self.path / wanted} is another file: move it away")
+    def _sweep(self, folder: Path) -> None:
+        """Clear away what a killed process left, once in each folder."""
+        with self._sweeping:
+            if folder not in self._swept:
+                sweep(folder)
+                self._swept.add(folder)
+
+
+def _move(draft: Path, path: Path, *, replace: bool) -> bool:
+    """Give the finished file its name; False if that was taken in the meantime."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not replace:
+            _link(draft, path)
+        else:
+            draft.replace(path)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        return False
+    fsync_folder(path.parent)
+    return True
+
+
+def _link(draft: Path, path: Path) -> None:
+    try:
+        os.link(draft, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        path.touch(exist_ok=False)  # this file system has no links: hold the name, then take it
+        draft.replace(path)
 
 
 def safe_parts(name: str) -> list[str]:
@@ -103,8 +162,8 @@ def safe_parts(name: str) -> list[str]:
 
 def _safe(part: str) -> str:
     kept = "".join("_" if unicodedata.category(c) in _CATEGORIES or c in '<>:"|?*' else c for c in part)
-    kept = kept.strip(" ").lstrip(".").rstrip(".") or "_"
-    if kept.partition(".")[0].rstrip().lower() in _DEVICES:
+    kept = kept.strip(" .") or "_"
+    if kept.partition(".")[0].rstrip().lower() in _DEVICES or kept.casefold() == NAME:
         kept = f"_{kept}"
     encoded = kept.encode()
     if len(encoded) <= _LONGEST_NAME:

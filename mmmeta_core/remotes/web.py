@@ -1,15 +1,15 @@
 """Reading what an URL of the web names. urllib3 is imported with the first request.
 
 Neither the URLs nor the servers are trusted: redirects are few and stay with their scheme, an address that only this
-machine's own network knows as its neighbour (link-local, where clouds keep credentials) is refused, and no
-credential in an URL is ever shown.
+machine's own network knows as its neighbour (link-local, where clouds keep credentials) is refused, an answer that
+only trickles is given up, and no credential in an URL is ever shown.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import socket
+import random
 import threading
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
@@ -33,13 +33,20 @@ _REDIRECTS: Final = 5
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 60.0
 _TRIES: Final = 3
-_CONNECTIONS: Final = 32
+_AGAIN: Final = frozenset({429, 500, 502, 503, 504})
+_CHUNK: Final = 64 * 1024
+_SLOWEST: Final = 100
+"""Bytes a second below which an answer is given up."""
 
 
 class Web:
-    """A pool of connections, for many threads."""
+    """A pool of connections, for many threads.
 
-    def __init__(self) -> None:
+    An answer of which nothing, or next to nothing, comes within `patience` seconds is given up.
+    """
+
+    def __init__(self, *, patience: float = _READ_SECONDS) -> None:
+        self._patience = patience
         self._made: urllib3.PoolManager | None = None
         self._making = threading.Lock()
 
@@ -58,21 +65,31 @@ class Web:
         size = 0
         try:
             with closing(self._get(url)) as answer:
-                for chunk in answer.stream(base.CHUNK, decode_content=False):
+                for chunk in self._body(answer, url):
                     size += len(chunk)
                     if limit is not None and size > limit:
                         raise RemoteError(f"{shown(url)} has more than the {limit:,} bytes that are taken.")
                     yield chunk
         except HTTPError as error:
-            raise RemoteUnreachableError(f"{shown(url)} did not answer: {_reason(error)}") from error
+            # Without its cause, the text of which holds the URL's query.
+            raise RemoteUnreachableError(f"{shown(url)} did not answer: {_reason(error)}") from None
+
+    def _body(self, answer: urllib3.BaseHTTPResponse, url: str) -> Generator[bytes]:
+        size, since = 0, time.monotonic()
+        while chunk := answer.read1(_CHUNK, decode_content=False):
+            yield chunk
+            size += len(chunk)
+            passed = time.monotonic() - since
+            if passed > self._patience:
+                if size < passed * _SLOWEST:
+                    raise RemoteUnreachableError(f"{shown(url)} sends {size} bytes in {passed:.0f} s.")
+                size, since = 0, time.monotonic()
 
     def _get(self, url: str) -> urllib3.BaseHTTPResponse:
         here = url
         for _ in range(_REDIRECTS + 1):
             _check(here)
-            answer = self._pool().request(
-                "GET", here, redirect=False, preload_content=False, headers={"Accept-Encoding": "identity"}
-            )
+            answer = self._ask(here)
             target = answer.get_redirect_location()
             if not target:
                 if answer.status != 200:
@@ -80,62 +97,79 @@ class Web:
                     raise _refusal(answer.status, here)
                 return answer
             answer.close()
-            there = urljoin(here, target)
-            if urlsplit(there).scheme != urlsplit(here).scheme:
-                raise RefusedError(
-                    f"{shown(here)} redirects to {shown(there)}, which has another scheme: give that URL itself"
-                )
-            here = there
+            here = _redirected(here, target)
         raise RemoteError(f"{shown(url)} redirects more than {_REDIRECTS} times.")
 
+    def _ask(self, url: str) -> urllib3.BaseHTTPResponse:
+        """Send the request, again where that may help; how long to wait is not the server's to say."""
+        from urllib3.exceptions import NewConnectionError, ProtocolError
+
+        for attempt in range(1, _TRIES + 1):
+            try:
+                answer = self._pool().request(
+                    "GET",
+                    url,
+                    redirect=False,
+                    preload_content=False,
+                    headers={"Accept-Encoding": "identity"},
+                )
+            except (NewConnectionError, ProtocolError):
+                if attempt == _TRIES:
+                    raise
+            else:
+                if answer.status not in _AGAIN or attempt == _TRIES:
+                    return answer
+                answer.close()
+            time.sleep(0.2 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - jitter
+        raise AssertionError
+
     def _pool(self) -> urllib3.PoolManager:
-        import urllib3
+        from mmmeta_core.remotes.web_client import make_pool
 
         with self._making:
             if self._made is None:
-                self._made = urllib3.PoolManager(
-                    maxsize=_CONNECTIONS,
-                    timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-                    retries=urllib3.Retry(
-                        _TRIES - 1,
-                        redirect=False,
-                        status_forcelist=(429, 500, 502, 503, 504),
-                        backoff_factor=0.2,
-                        backoff_jitter=0.2,
-                        raise_on_status=False,
-                    ),
-                )
+                self._made = make_pool(connect_seconds=_CONNECT_SECONDS, read_seconds=self._patience)
             return self._made
 
 
 def shown(url: str) -> str:
-    """Return the URL without what may be a credential: userinfo, query, fragment."""
+    """Return the URL without what may be a credential: userinfo, query, fragment; and nothing unprintable."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "an URL that is malformed"
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    if not parts.scheme:
+        return "an URL without a scheme"
+    if not host and parts.scheme != "file":
+        return f"an URL {parts.scheme}:… without a host"
+    host = f"[{host}]" if ":" in host else host
+    text = f"{parts.scheme}://{host}{port}{parts.path}"
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _redirected(here: str, target: str) -> str:
+    try:
+        there = urljoin(here, target)
+        same = urlsplit(there).scheme == urlsplit(here).scheme
+    except ValueError:
+        raise RefusedError(f"{shown(here)} redirects to an URL that is malformed") from None
+    if not same:
+        raise RefusedError(
+            f"{shown(here)} redirects to {shown(there)}, which has another scheme: give that URL itself"
+        )
+    return there
 
 
 def _check(url: str) -> None:
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise RefusedError(f"{shown(url)} can't be read: it is malformed") from None
-    if parts.scheme not in ("http", "https") or not host:
+        usable = False
+    if not usable:
         raise RefusedError(f"{shown(url)} can't be read: it is no http(s) URL with a host")
-    try:
-        found = socket.getaddrinfo(host, port or 0, proto=socket.IPPROTO_TCP)
-    except (OSError, UnicodeError) as error:
-        raise RemoteUnreachableError(f"{shown(url)}: the host is not known ({error})") from None
-    for *_, address in found:
-        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
-        mapped = getattr(ip, "ipv4_mapped", None) or ip
-        if mapped.is_link_local or mapped.is_multicast or mapped.is_unspecified:
-            raise RefusedError(f"{shown(url)} leads to the address {ip}, which no archive's documents are at")
 
 
 def _refusal(status: int, url: str) -> RemoteError:
@@ -147,5 +181,6 @@ def _refusal(status: int, url: str) -> RemoteError:
 
 
 def _reason(error: Exception) -> str:
-    cause = getattr(error, "reason", None) or error
-    return type(cause).__name__
+    cause = error.__cause__
+    name = type(error).__name__
+    return f"{name}, {cause}" if isinstance(cause, OSError | UnicodeError) and cause.args else name
