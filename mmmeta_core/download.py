@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mmmeta_core.database.sqlite import CHUNK
+from mmmeta_core.database.state import check_writable
 from mmmeta_core.database.work import OnChange
 from mmmeta_core.files import File, Folder
 from mmmeta_core.process import Documents
@@ -54,7 +55,7 @@ def download(
     """
     started = time.monotonic()
     fetcher = _Fetcher(folder, f"{mark}_path", source)
-    folder.state.add_own(fetcher.column, "text")
+    check_writable(fetcher.column, folder.state.owners())
     result = files.process(
         fetcher,
         mark=mark,

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
+from mmmeta_core.database.columns import column_name
 from mmmeta_core.errors import ConfigError, DocumentError, UnavailableError
 from mmmeta_core.files import File
-from mmmeta_core.types import Key, Kind, Misfit, encode, to_json
+from mmmeta_core.types import Key, Kind, Misfit, encode, format_time, to_json
 
 if TYPE_CHECKING:
-    import dataset
-    from sqlalchemy import URL, Connection, Engine, Table
+    from sqlalchemy import URL, Column, Connection, Engine, Table
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.types import TypeEngine
 
 RESCUED: Final = "rescued"
 """The JSON column for values that are of another kind than their column."""
+
+_TRIES: Final = 3
+"""How often a table is made ready: another process may be doing the same."""
 
 
 def into_database(
@@ -29,9 +36,14 @@ def into_database(
     `columns` are those to take, or a mapping from them to the table's names; None takes all that is published. The key
     column is always there, and the primary key of a table that is made here; missing columns are added. A document
     that was deleted (`on="deleted"`) has its row removed. A chunk is one transaction; a document that can't be written
-    fails alone. Raises `ConfigError` for a wrong URL or a missing driver.
+    fails alone. A database that does not answer, or a table that can't take documents, ends the run. Raises
+    `ConfigError` for a wrong URL, a missing driver, or a name that no table or column can have.
     """
     return IntoDatabase(url, table, columns)
+
+
+class TableError(ConfigError, UnavailableError):
+    """The table is not one for documents: that ends the run, and no document is to blame."""
 
 
 class IntoDatabase:
@@ -41,14 +53,13 @@ class IntoDatabase:
         self, url: str, table: str, columns: Sequence[str] | Mapping[str, str] | None = None
     ) -> None:
         self._url = _checked(url)
-        self._opened: dataset.Database | None = None
+        if not table.strip() or len(table.encode()) > 63:
+            raise ConfigError(f"no table can be named {table!r:.100}: a name has 1 to 63 bytes")
         self._name = table
-        if columns is None or isinstance(columns, Mapping):
-            self._columns = columns
-        else:
-            self._columns = {name: name for name in columns}
-        self._known: Table | None = None
-        self._lock = threading.Lock()
+        self._columns = _checked_columns(columns)
+        self._opened: Engine | None = None
+        self._table: Table | None = None
+        self._lock = threading.RLock()
 
     def __call__(self, file: File) -> None:
         """Write one document. Raises `DocumentError` when the database does not take it."""
@@ -62,105 +73,147 @@ class IntoDatabase:
         """Close the database's connections; the next use opens new ones."""
         with self._lock:
             if self._opened is not None:
-                self._opened.close()
-            self._opened = self._known = None
+                self._opened.dispose()
+            self._opened = self._table = None
 
     def __repr__(self) -> str:
-        return f"<IntoDatabase {self._url.render_as_string(hide_password=True)} table={self._name}>"
-
-    @property
-    def _database(self) -> dataset.Database:
-        if self._opened is None:
-            self._opened = _connect(self._url)
-        return self._opened
+        # An URL may have a password among its options, too.
+        where = self._url.set(query={}).render_as_string(hide_password=True)
+        return f"<IntoDatabase {where} table={self._name}>"
 
     @property
     def _engine(self) -> Engine:
+        from sqlalchemy import create_engine
+
         with self._lock:
-            engine = self._database.engine
-        if engine is None:
-            raise UnavailableError(f"the database of table {self._name!r} was closed")
-        return engine
+            if self._opened is None:
+                options = {"timeout": 60} if self._url.get_backend_name() == "sqlite" else {}
+                self._opened = create_engine(self._url, hide_parameters=True, connect_args=options)
+            return self._opened
 
     # --- rows
 
     def _write(self, files: Sequence[File]) -> None:
+        from sqlalchemy.exc import IntegrityError
+
         with self._sentences():
-            live = [file for file in files if file.get("__deleted_at") is None]
-            kinds = self._kinds(files[0])
-            rows = [self._row(file, kinds) for file in live]
-            if any(RESCUED in row for row in rows):
-                kinds = {**kinds, RESCUED: "json"}
+            kinds = self._kinds(files)
             table = self._ready(files[0], kinds)
-            with self._engine.begin() as connection:
-                key = table.c[files[0].unique]
-                gone = [_stored(file.key, key) for file in files if file.get("__deleted_at") is not None]
-                if gone:
-                    connection.execute(table.delete().where(key.in_(gone)))
-                if rows:
-                    _upsert(connection, table, key.name, [self._whole(row, table, kinds) for row in rows])
-
-    def _kinds(self, file: File) -> dict[str, Kind]:
-        """Return the table's columns for a document, and their kinds."""
-        kinds = file.published_kinds
-        if self._columns is None:
-            return kinds
-        return {there: kinds[here] for here, there in self._columns.items() if here in kinds}
-
-    def _row(self, file: File, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-        """Return what is set of a document, what does not fit under `RESCUED`."""
-        row: dict[str, Any] = {file.unique: file.key}
-        rescued: dict[str, Any] = {}
-        for here, there in (self._columns or {name: name for name in kinds}).items():
-            value = file.get(here)
-            if value is None or there not in kinds:
-                continue
+            rows, rescued = self._rows(files[0], [f for f in files if f.get("__deleted_at") is None], kinds)
+            name = _rescued_column(table, kinds)
+            if any(rescued):
+                table = self._ready(files[0], {**kinds, name: "json"})
+            if name in table.c:
+                rows = [{**row, name: values or None} for row, values in zip(rows, rescued, strict=True)]
+            key = table.c[self._key_column(files[0])]
+            rows = [{n: _bound(value, table.c[n]) for n, value in row.items()} for row in rows]
+            gone = [_stored(file.key, key) for file in files if file.get("__deleted_at") is not None]
             try:
-                row[there] = _fitted(value, kinds[there])
-            except Misfit:
-                rescued[there] = value
-        return {**row, RESCUED: rescued} if rescued else row
+                self._apply(table, key, rows, gone)
+            except IntegrityError:
+                # Somebody else may have inserted one of them just now; what is wrong with a document stays wrong.
+                self._apply(table, key, rows, gone)
 
-    def _whole(self, row: dict[str, Any], table: Table, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-        """Return the row with all columns that are kept here, so that what was emptied is NULL there too."""
-        (key, *_) = row
-        mine = [*kinds, *([RESCUED] if RESCUED in table.c and RESCUED not in kinds else [])]
-        return {**dict.fromkeys(mine), **row, key: _stored(row[key], table.c[key])}
+    def _apply(self, table: Table, key: Column[Any], rows: list[dict[str, Any]], gone: list[Key]) -> None:
+        with self._engine.begin() as connection:
+            if gone:
+                connection.execute(table.delete().where(key.in_(gone)))
+            if rows:
+                _upsert(connection, table, key, rows)
+
+    def _key_column(self, file: File) -> str:
+        return (self._columns or {}).get(file.unique, file.unique)
+
+    def _kinds(self, files: Sequence[File]) -> dict[str, Kind]:
+        """Return the table's columns but the key, and their kinds."""
+        published: dict[str, Kind] = {}
+        for file in files:  # one that was read later than the others may have a column more
+            published |= file.published_kinds
+        if self._columns is None:
+            return published
+        kinds = {there: published[here] for here, there in self._columns.items() if here in published}
+        if self._key_column(files[0]) in kinds:
+            raise TableError(f"the column {self._key_column(files[0])!r} is the key's: give another name")
+        return kinds
+
+    def _rows(
+        self, first: File, files: Sequence[File], kinds: Mapping[str, Kind]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return each document's whole row, so that what was emptied is NULL there too, and what does not fit."""
+        names = {name: name for name in kinds} if self._columns is None else self._columns
+        rows, rescued = [], []
+        for file in files:
+            row: dict[str, Any] = {self._key_column(first): file.key, **dict.fromkeys(kinds)}
+            other: dict[str, Any] = {}
+            for here, there in names.items():
+                value = file.get(here)
+                if value is None or there not in kinds:
+                    continue
+                try:
+                    row[there] = _fitted(value, kinds[there])
+                except Misfit:
+                    other[there] = value
+            rows.append(row)
+            rescued.append(other)
+        return rows, rescued
 
     # --- the table
 
     def _ready(self, file: File, kinds: Mapping[str, Kind]) -> Table:
         """Return the table with all these columns."""
+        from sqlalchemy.exc import DBAPIError
+
         with self._lock:
-            known = self._known
-            if known is None or not kinds.keys() <= set(known.c.keys()):
-                known = self._known = self._make(file, kinds)
-        return known
+            for attempt in range(_TRIES):
+                try:
+                    if self._table is None or not kinds.keys() <= set(self._table.c.keys()):
+                        self._table = self._make(file, kinds)
+                    return self._table
+                except DBAPIError:
+                    self._table = None
+                    if attempt == _TRIES - 1:
+                        raise
+        raise AssertionError
 
     def _make(self, file: File, kinds: Mapping[str, Kind]) -> Table:
-        from sqlalchemy import JSON, BigInteger, MetaData, Table, inspect
+        from alembic.migration import MigrationContext
+        from alembic.operations import Operations
+        from sqlalchemy import BigInteger, Column, MetaData, Table, inspect
 
-        database = self._database
-        engine = database.engine
-        primary: TypeEngine[Any] = BigInteger() if isinstance(file.key, int) else _text()
-        table = database.create_table(
-            self._name, primary_id=file.unique, primary_type=primary, primary_increment=False
-        )
-        for name, kind in kinds.items():
-            if name != file.unique and not table.has_column(name):
-                table.create_column(name, JSON() if kind == "json" else _type(kind))
-        found = Table(self._name, MetaData(), autoload_with=engine)
-        for column in found.columns:
-            if isinstance(column.type, JSON):
-                column.type.none_as_null = True  # NULL of SQL, not the one of JSON
-        if file.unique not in found.c:
-            raise ConfigError(
-                f"table {self._name!r} has no column {file.unique!r}, which the documents' key goes into"
+        key = self._key_column(file)
+        with self._engine.begin() as connection:
+            if not inspect(connection).has_table(self._name):
+                primary: TypeEngine[Any] = BigInteger() if isinstance(file.key, int) else _text()
+                columns = [Column(name, _type(kind)) for name, kind in kinds.items()]
+                new = Column(key, primary, primary_key=True, autoincrement=False)
+                Table(self._name, MetaData(), new, *columns).create(connection)
+            there = Table(self._name, MetaData(), autoload_with=connection)
+            self._check(there, key, kinds)
+            lacking = [name for name in kinds if name not in there.c]
+            for name in lacking:
+                change = Operations(MigrationContext.configure(connection))
+                change.add_column(self._name, Column(name, _type(kinds[name])))
+        return _reflected(self._engine, self._name)
+
+    def _check(self, table: Table, key: str, kinds: Mapping[str, Kind]) -> None:
+        if key not in table.c:
+            raise TableError(
+                f"table {self._name!r} has no column {key!r}, which the documents' key goes into: "
+                "give another table, or drop this one"
             )
-        keys = inspect(engine).get_pk_constraint(self._name)["constrained_columns"]
-        if keys != [file.unique]:
-            raise ConfigError(f"table {self._name!r} has the primary key {keys}, expected {file.unique!r}")
-        return found
+        primary = [column.name for column in table.primary_key]
+        if primary != [key]:
+            raise TableError(
+                f"table {self._name!r} has the primary key {', '.join(primary) or 'none'}, not {key!r}: give another table"
+            )
+        for name in kinds:
+            for other in table.c.keys():
+                if name != other and name.casefold() == other.casefold():
+                    raise TableError(
+                        f"table {self._name!r} spells the column {name!r} {other!r}: give columns={{{name!r}: {other!r}}}"
+                    )
+
+    # --- errors
 
     @contextmanager
     def _sentences(self) -> Iterator[None]:
@@ -170,13 +223,24 @@ class IntoDatabase:
         try:
             yield
         except DBAPIError as error:
-            if error.connection_invalidated or not self._answers():
+            with self._lock:
+                self._table = None  # it may be another one by now
+            said = _first_line(error.orig)
+            if self._is_away(error):
                 raise UnavailableError(
-                    f"the database of table {self._name!r} can't be used: {error.orig}"
+                    f"the database of table {self._name!r} can't be used: {said}"
                 ) from None
-            raise DocumentError(f"table {self._name!r} does not take it: {error.orig}") from None
+            raise DocumentError(f"table {self._name!r} does not take it: {said}") from None
         except SQLAlchemyError as error:
-            raise DocumentError(f"table {self._name!r} does not take it: {error}") from None
+            raise DocumentError(f"table {self._name!r} does not take it: {_first_line(error)}") from None
+
+    def _is_away(self, error: DBAPIError) -> bool:
+        """Whether it is the database that is at fault, or its lock, its disk, its table, and not a document."""
+        from sqlalchemy.exc import OperationalError
+
+        if isinstance(error, OperationalError) and self._url.get_backend_name() in ("sqlite", "postgresql"):
+            return True
+        return error.connection_invalidated or not self._answers()
 
     def _answers(self) -> bool:
         from sqlalchemy import text
@@ -191,56 +255,98 @@ class IntoDatabase:
 
 
 def _checked(url: str) -> URL:
+    """Return the URL of a database that there is a driver for; an error never shows more of it than its scheme."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     try:
         parsed = make_url(url)
-        parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError):
-        scheme = url.partition(":")[0]
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        scheme = re.match(r"([\w+.-]{1,40})://", url)
         raise ConfigError(
-            f"the database URL ({scheme}:…) is not one that SQLAlchemy knows: write sqlite:///file.db or "
+            f"the database URL ({scheme[1] if scheme else ''}…) is not one that SQLAlchemy knows: write sqlite:///file.db or "
             "postgresql+psycopg://user@host/name"
+        ) from None
+    except ImportError as error:
+        raise ConfigError(
+            f"the driver {error.name!r} of the database URL is not installed, or lacks something: {error}"
         ) from None
     return parsed
 
 
-def _connect(url: URL) -> dataset.Database:
-    import dataset
-
-    options: dict[str, Any] = {"hide_parameters": True}
-    if url.get_backend_name() == "sqlite":
-        options["connect_args"] = {"timeout": 60}
-    try:
-        return dataset.connect(
-            url.render_as_string(hide_password=False),
-            ensure_schema=False,
-            engine_kwargs=options,
-            sqlite_wal_mode=False,
-        )
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"the driver {error.name!r} of the database URL is not installed") from None
+def _checked_columns(columns: Sequence[str] | Mapping[str, str] | None) -> dict[str, str] | None:
+    if columns is None:
+        return None
+    if isinstance(columns, str):
+        raise ConfigError(f"columns are a list or a mapping, not the text {columns!r:.80}")
+    chosen = dict(columns) if isinstance(columns, Mapping) else {name: name for name in columns}
+    for name in chosen.values():
+        if column_name(name) != name:
+            raise ConfigError(f"no column can be named {name!r:.100}: 1 to 63 bytes, no '-', no '.'")
+    if len({name.casefold() for name in chosen.values()}) < len(chosen):
+        raise ConfigError(f"columns go into one of the same name: {', '.join(sorted(chosen.values()))}")
+    return chosen
 
 
-def _upsert(connection: Connection, table: Table, key: str, rows: Sequence[dict[str, Any]]) -> None:
+def _reflected(engine: Engine, name: str) -> Table:
+    from sqlalchemy import JSON, MetaData, Table
+
+    table = Table(name, MetaData(), autoload_with=engine)
+    for column in table.columns:
+        if isinstance(column.type, JSON):
+            column.type.none_as_null = True  # NULL of SQL, not the one of JSON
+    return table
+
+
+def _rescued_column(table: Table, kinds: Mapping[str, Kind]) -> str:
+    """Return the name for what fits no column: `RESCUED`, unless that is the publisher's or the user's own."""
+    from sqlalchemy import JSON
+
+    name = RESCUED
+    while name in kinds or (name in table.c and not isinstance(table.c[name].type, JSON)):
+        name += "_"
+    return name
+
+
+def _upsert(connection: Connection, table: Table, key: Column[Any], rows: Sequence[dict[str, Any]]) -> None:
     """Update the rows that are there and insert the others; the table's further columns stay as they are."""
     from sqlalchemy import bindparam, select
 
-    column = table.c[key]
-    wanted = [row[key] for row in rows]
-    there = set(connection.execute(select(column).where(column.in_(wanted))).scalars())
-    if new := [row for row in rows if row[key] not in there]:
+    wanted = [row[key.name] for row in rows]
+    there = set(connection.execute(select(key).where(key.in_(wanted))).scalars())
+    if new := [row for row in rows if row[key.name] not in there]:
         connection.execute(table.insert(), new)
-    old = [{f"new_{name}": value for name, value in row.items()} for row in rows if row[key] in there]
-    changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in rows[0] if name != key}
+    old = [{f"new_{name}": value for name, value in row.items()} for row in rows if row[key.name] in there]
+    changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in rows[0] if name != key.name}
     if old and changed:
-        connection.execute(table.update().where(column == bindparam(f"new_{key}")).values(changed), old)
+        connection.execute(table.update().where(key == bindparam(f"new_{key.name}")).values(changed), old)
 
 
-def _stored(key: Key, column: Any) -> Key:
+def _stored(key: Key, column: Column[Any]) -> Key:
     """Return the key as its column holds it."""
-    return key if column.type.python_type is int else str(key)
+    from sqlalchemy import Integer
+
+    if not isinstance(column.type, Integer):
+        return str(key)
+    if isinstance(key, str):
+        raise DocumentError(f"the key {key!r:.80} is text, and column {column.name!r} holds integers")
+    return key
+
+
+def _bound(value: Any, column: Column[Any]) -> Any:
+    """Return a value as its column takes it: the key, and times and lists where a column holds text."""
+    from sqlalchemy import String
+    from sqlalchemy.types import NullType
+
+    if column.primary_key:
+        return _stored(value, column)
+    if isinstance(column.type, String | NullType):
+        if isinstance(value, datetime):
+            return format_time(value)
+        if isinstance(value, list | dict):
+            return orjson.dumps(value).decode()
+    return value
 
 
 def _fitted(value: Any, kind: Kind) -> Any:
@@ -250,15 +356,20 @@ def _fitted(value: Any, kind: Kind) -> Any:
         raise Misfit("not text")
     if kind == "integer" and not isinstance(value, int):
         raise Misfit("not an integer")
-    if kind == "float" and not isinstance(value, int | float):
-        raise Misfit("not a number")
+    if kind == "float" and (isinstance(value, str) or int(value) != int(float(value))):
+        raise Misfit("not a number of this precision")
     if kind == "json":
         return to_json(encode(value, kind), kind)
     return value.astimezone(UTC) if kind == "datetime" else value
 
 
+def _first_line(error: object) -> str:
+    """Return what a database says, without the values that it may list below."""
+    return (str(error).splitlines() or [""])[0]
+
+
 def _type(kind: Kind) -> TypeEngine[Any]:
-    from sqlalchemy import BigInteger, Boolean, DateTime, Double, Text
+    from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Double, Text
 
     types: dict[str, TypeEngine[Any]] = {
         "text": Text(),
@@ -266,6 +377,7 @@ def _type(kind: Kind) -> TypeEngine[Any]:
         "float": Double(),
         "boolean": Boolean(),
         "datetime": DateTime(timezone=True),
+        "json": JSON(),
     }
     return types[kind]
 

@@ -6,7 +6,9 @@ A push that names documents does this first, so that whoever reads the catalog f
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -15,10 +17,19 @@ from typing import Final
 
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
-from mmmeta_core.database.scan import Scan, Uploaded
-from mmmeta_core.database.sqlite import chunks
-from mmmeta_core.errors import DocumentError, RemoteError, RemoteUnreachableError
+from mmmeta_core.database.scan import Scan, Seen, Uploaded
+from mmmeta_core.database.sqlite import chunks, get_value
+from mmmeta_core.errors import (
+    ConfigError,
+    DocumentError,
+    RemoteDeniedError,
+    RemoteError,
+    RemoteNotFoundError,
+    RemoteUnreachableError,
+)
+from mmmeta_core.paths import NAME
 from mmmeta_core.remotes import LocalRemote, Remote, UploadResult
+from mmmeta_core.remotes.base import is_name
 from mmmeta_core.sources import is_content
 from mmmeta_core.types import Key, Progress
 
@@ -27,13 +38,16 @@ log = logging.getLogger(__name__)
 _IN_FLIGHT: Final = 4
 """How many uploads wait for each worker, so that no list of all of them is ever held."""
 
+_ELSEWHERE: Final = (-1, -1)
+"""Size and time that are noted for a document that is in the archive and not on this machine."""
+
 
 @dataclass(frozen=True)
 class _Item:
-    """A file to upload: `key` is the document's, None for a metadata file."""
+    """A file to upload: `key` is the document's, None for a metadata file; `path` None when there is no such file here."""
 
     name: str
-    path: Path
+    path: Path | None
     key: Key | None
 
 
@@ -59,11 +73,15 @@ def upload(
     """Upload what `generate` saw below `root`: each document under its published file name, metadata files by path.
 
     What was uploaded once, and did not change since, is not asked for again, so a run that was killed goes on where it
-    was. A document whose content is not what its key says is not uploaded. Raises `RemoteUnreachableError` and
-    `RemoteDeniedError`; what else goes wrong with one file is counted, and the rest goes on.
+    was. A document whose content is not what its key says is not uploaded, and nothing outside of `root` or in a metadir
+    is ever read. Raises `ConfigError` when `generate` looked at another folder, `RemoteUnreachableError`,
+    `RemoteDeniedError` and `RemoteNotFoundError`; what else goes wrong with one file is counted, and the rest goes on.
     """
     if isinstance(remote, LocalRemote) and remote.root.resolve() == root.resolve():
         return UploadResult()
+    looked_at = get_value(scan.connection, "info", "root")
+    if looked_at not in (None, str(root)):
+        raise ConfigError(f"the last generate looked at {looked_at}, not {root}: give the same files_root")
     return _Run(catalog, scan, root, remote, config, progress).run(workers)
 
 
@@ -88,23 +106,25 @@ class _Run:
 
     def run(self, workers: int) -> UploadResult:
         pending: set[Future[Uploaded | None]] = set()
-        total = self.scan.count(problems=False)
+        number, total = 0, self.scan.count(problems=False)
         with ThreadPoolExecutor(workers, thread_name_prefix="mmmeta-upload") as pool:
             try:
                 for number, item in enumerate(self._items(), 1):
                     pending.add(pool.submit(self._upload, item))
                     if len(pending) >= workers * _IN_FLIGHT:
-                        pending = self._note(pending, FIRST_COMPLETED)
+                        pending = self._note(pending)
                     if self.progress is not None:
                         self.progress(number, max(total * 2, number))
                 while pending:
-                    pending = self._note(pending, FIRST_COMPLETED)
+                    pending = self._note(pending)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 self.scan.note_uploads(
                     one.result() for one in pending if not one.cancelled() and one.exception() is None
                 )
                 raise
+        if self.progress is not None:
+            self.progress(number, number)
         counts = self.counts
         if counts.uploaded or counts.failed or counts.missing:
             log.info(
@@ -113,93 +133,119 @@ class _Run:
             )
         return UploadResult(**vars(counts))
 
-    def _note(self, pending: set[Future[Uploaded | None]], when: str) -> set[Future[Uploaded | None]]:
-        done, rest = wait(pending, return_when=when)
+    def _note(self, pending: set[Future[Uploaded | None]]) -> set[Future[Uploaded | None]]:
+        done, rest = wait(pending, return_when=FIRST_COMPLETED)
         failed = [one for one in done if one.exception() is not None]
         self.scan.note_uploads(one.result() for one in done if one not in failed)
         for one in failed:
             one.result()  # raises
         return rest
 
+    # --- what there is
+
     def _items(self) -> Iterator[_Item]:
-        """Yield what was not uploaded yet as it is now."""
+        """Yield each document and metadata file that `generate` saw, a document before its metadata file."""
         for seen in chunks(self.scan.sources()):
-            names = dict(self._names([one.key for one in seen if one.key is not None]))
+            keys = [one.key for one in seen if one.key is not None]
+            names = self._names(keys)
+            sources: defaultdict[Key, list[Seen]] = defaultdict(list)
+            for one in self.scan.with_keys(names):
+                if one.key is not None:
+                    sources[one.key].append(one)
             for one in seen:
-                items = [_Item(one.path, self.root / one.path, None)]
-                name = names.get(one.key) if one.key is not None else None
-                if name is not None and one.key is not None:
-                    place = next((p for p in self._places(one.folder, name) if p.is_file()), None)
-                    if place is None:
-                        self._look_for(name)
-                    elif name == one.path:  # there are no metadata files: this is the document
-                        items = [_Item(name, place, one.key)]
-                    else:
-                        items.insert(0, _Item(name, place, one.key))
-                yield from items
+                own = sources[one.key] if one.key is not None else []
+                is_first = bool(own) and own[0].path == one.path  # of several files with one key
+                name = names[own[0].key] if is_first and own[0].key is not None else None
+                if name is not None:
+                    yield _Item(name, self._place(name, [other.folder for other in own]), one.key)
+                if name != one.path:  # else there are no metadata files, and this is the document
+                    yield _Item(one.path, self._inside(self.root / one.path), None)
 
-    def _names(self, keys: list[Key]) -> Iterator[tuple[Key, str]]:
-        column = self.config.file_name
-        for key, row in self.catalog.rows(keys).items():
-            name = row.get(column)
-            if isinstance(name, str) and name and row.get("__deleted_at") is None:
-                yield key, name
+    def _names(self, keys: list[Key]) -> dict[Key, str]:
+        """Return the published file names of documents that are not deleted."""
+        rows = self.catalog.rows(keys)
+        names = {
+            key: row.get(self.config.file_name) for key, row in rows.items() if row["__deleted_at"] is None
+        }
+        return {key: name for key, name in names.items() if isinstance(name, str) and name}
 
-    def _places(self, folder: str, name: str) -> Iterator[Path]:
-        """Yield where a document may lie: below the root, or beside its metadata file; never outside."""
+    def _place(self, name: str, folders: list[str]) -> Path | None:
+        """Return the document's file, below the root or beside one of its metadata files."""
         if "\0" in name:
-            return
-        for path in dict.fromkeys((self.root / name, self.root / folder / name)):
-            if path.resolve().is_relative_to(self.root.resolve()):
-                yield path
+            return None
+        for folder in ("", *folders):
+            path = self._inside(self.root / folder / name)
+            if path is not None and path.is_file():
+                return path
+        return None
 
-    def _look_for(self, name: str) -> None:
-        try:
-            is_there = self.remote.stat(name) is not None
-        except RemoteUnreachableError:
-            raise
-        except RemoteError:
-            is_there = False
-        if is_there:
-            self.counts.present += 1
-        else:
-            self.counts.missing += 1
-            log.warning("%s is neither here nor in the archive", name)
+    def _inside(self, path: Path) -> Path | None:
+        """Return the path if it leads neither out of the root, also by a link, nor into a metadir."""
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(self.root):
+            return None
+        return None if NAME in (part.casefold() for part in real.relative_to(self.root).parts) else path
+
+    # --- what is done about it
 
     def _upload(self, item: _Item) -> Uploaded | None:
         """Bring one file there; None when it can't be."""
         try:
-            status = item.path.stat()
-            note = Uploaded(self.remote.url, item.name, status.st_size, status.st_mtime_ns)
-            if self.scan.is_uploaded(note):
-                return self._count(note, present=True)
-            if item.key is not None:
-                if is_content(item.path, item.key, self.config) is False:
-                    raise DocumentError("its content is not what its metadata says: it has another hash")
-                there = self.remote.stat(item.name)
-                if there is not None and there.size == status.st_size:
-                    return self._count(note, present=True)
-            self.remote.write(item.name, item.path)
-            arrived = self.remote.stat(item.name)
-            if arrived is None or arrived.size != status.st_size:
-                raise DocumentError("it did not arrive whole")
-            return self._count(note, present=False)
-        except (RemoteUnreachableError, PermissionError) as error:
-            if isinstance(error, RemoteError):
-                raise
-            self._fail(item, error)
+            return (
+                self._look_for(item.name)
+                if item.path is None
+                else self._bring(item.name, item.path, item.key)
+            )
+        except (RemoteUnreachableError, RemoteDeniedError, RemoteNotFoundError):
+            raise
         except (DocumentError, RemoteError, OSError) as error:
-            self._fail(item, error)
+            log.warning("%s was not uploaded: %s", item.name, error)
+            self._count(failed=1)
         return None
 
-    def _fail(self, item: _Item, error: Exception) -> None:
-        log.warning("%s was not uploaded: %s", item.name, error)
-        with self._lock:
-            self.counts.failed += 1
-
-    def _count(self, note: Uploaded, *, present: bool) -> Uploaded:
-        with self._lock:
-            self.counts.present += present
-            self.counts.uploaded += not present
-            self.counts.bytes += 0 if present else note.size
+    def _bring(self, name: str, path: Path, key: Key | None) -> Uploaded:
+        status = path.stat()
+        note = Uploaded(self.remote.url, name, status.st_size, status.st_mtime_ns)
+        if self.scan.is_uploaded(note):
+            self._count(present=1)
+            return note
+        _check_name(name)
+        verified = None if key is None else is_content(path, key, self.config)
+        if verified is False:
+            raise DocumentError("its content is not what its metadata says: it has another hash")
+        if verified:
+            there = self.remote.stat(name)
+            if there is not None and there.size == status.st_size:
+                self._count(present=1)
+                return note
+        self.remote.write(name, path)
+        arrived = self.remote.stat(name)
+        if arrived is None or arrived.size != status.st_size:
+            raise DocumentError("it did not arrive whole")
+        self._count(uploaded=1, bytes=status.st_size)
         return note
+
+    def _look_for(self, name: str) -> Uploaded | None:
+        """See whether a document that is not here is in the archive."""
+        note = Uploaded(self.remote.url, name, *_ELSEWHERE)
+        if self.scan.is_uploaded(note) or (_is_usable(name) and self.remote.stat(name) is not None):
+            self._count(present=1)
+            return note
+        log.warning("%s is neither here nor in the archive", name)
+        self._count(missing=1)
+        return None
+
+    def _count(self, **counts: int) -> None:
+        with self._lock:
+            for name, number in counts.items():
+                setattr(self.counts, name, getattr(self.counts, name) + number)
+
+
+def _is_usable(name: str) -> bool:
+    """Whether a document of this name can be in an archive: a metadir's own names are not for documents."""
+    return is_name(name) and NAME not in name.casefold().split("/")
+
+
+def _check_name(name: str) -> None:
+    if not _is_usable(name):
+        raise DocumentError("an archive can't have a document of this name: rename it")

@@ -81,21 +81,43 @@ class Folder:
                 path = self.path / place.name
                 if self._is_blocked(path):
                     continue
-                is_own = owns(self.state, place)
-                is_there = path.exists()
-                if is_there and self._is_content(path, file) and reserve(self.state, place):
+                if self._is_there(path, place, file):
                     return Placed(place.name, None)
-                if is_there and not is_own:
+                is_own, exists = owns(self.state, place), path.exists()
+                if exists and not is_own:
                     continue  # somebody else's file
                 if draft is None:
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                    if not _make_folder(path.parent):
+                        continue
                     self._sweep(path.parent)
                     draft = stack.enter_context(temporary(path.parent))
                     size = self._sources.fetch(file.name, file, self._config, draft, source=source)
-                # Its own from now on; what is there is an older version of this very document.
-                if reserve(self.state, place) and _move(draft, path, replace=is_there):
+                if exists:  # an older version of this very document
+                    draft.replace(path)
+                    fsync_folder(path.parent)
                     return Placed(place.name, size)
+                if self._link(draft, path, place):
+                    return Placed(place.name, size)
+                if self._is_there(path, place, file):  # another client was quicker
+                    return Placed(place.name, None)
         raise DocumentError(f"{file.name!r:.200} has no place in {self.path}: other files are in its way")
+
+    def _link(self, draft: Path, path: Path, place: Reservation) -> bool:
+        """Give the finished file its name, which is the document's own from now on; False if it is taken.
+
+        In this order: a name is never the document's own while somebody else's file has it.
+        """
+        if not _make_folder(path.parent) or not _link(draft, path):
+            return False
+        if not reserve(self.state, place):
+            path.unlink()
+            return False
+        fsync_folder(path.parent)
+        return True
+
+    def _is_there(self, path: Path, place: Reservation, file: File) -> bool:
+        """Whether the very content is there, and is this document's."""
+        return path.is_file() and self._is_content(path, file) and reserve(self.state, place)
 
     def _places(self, file: File) -> list[Reservation]:
         """Return where the document may go, the best first: where it was before, then under its own name."""
@@ -129,28 +151,28 @@ class Folder:
                 self._swept.add(folder)
 
 
-def _move(draft: Path, path: Path, *, replace: bool) -> bool:
-    """Give the finished file its name; False if that was taken in the meantime."""
+def _make_folder(folder: Path) -> bool:
+    """Make the folder; False if a file was put in its place in the meantime."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not replace:
-            _link(draft, path)
-        else:
-            draft.replace(path)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
         return False
-    fsync_folder(path.parent)
     return True
 
 
-def _link(draft: Path, path: Path) -> None:
+def _link(draft: Path, path: Path) -> bool:
+    """Link the file where there is none; False if there is one."""
     try:
-        os.link(draft, path)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        path.touch(exist_ok=False)  # this file system has no links: hold the name, then take it
-        draft.replace(path)
+        try:
+            os.link(draft, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            path.touch(exist_ok=False)  # this file system has no links: hold the name, then take it
+            draft.replace(path)
+    except (FileExistsError, NotADirectoryError):
+        return False
+    return True
 
 
 def safe_parts(name: str) -> list[str]:

@@ -105,11 +105,16 @@ class Files:
         )
 
     def to_pandas(self, *, deleted: bool | None = False, **filters: Any) -> Any:
-        """Return the matching documents as a pandas DataFrame, times in UTC; pandas is imported here only."""
+        """Return the matching documents as a pandas DataFrame; pandas is imported here only.
+
+        Types allow for NULL: `Int64`, `Float64`, `boolean`, `string`, times `datetime64[us, UTC]`, also where a column is
+        empty. A column of mixed values, or of lists, is one of objects.
+        """
         import pandas
 
         # Not None, beside which pandas makes floats of integers, rounding large ones; but it is what times need.
-        times = {name for name, kind in self._state.kinds().items() if kind == "datetime"}
+        kinds = self._state.kinds()
+        times = {name for name, kind in kinds.items() if kind == "datetime"}
         rows = [
             {
                 name: pandas.NA if value is None and name not in times else value
@@ -118,7 +123,11 @@ class Files:
             for file in self.find(deleted=deleted, **filters)
         ]
         frame = pandas.DataFrame(rows, columns=None if rows else self.columns, dtype=object)
-        return frame.convert_dtypes()
+        typed = frame.convert_dtypes()
+        empty = {
+            name: _DTYPES[kind] for name, kind in kinds.items() if name in frame and frame[name].isna().all()
+        }
+        return typed.astype({name: dtype for name, dtype in empty.items() if dtype is not None})
 
     def __iter__(self) -> Iterator[File]:
         return self.find()
@@ -268,4 +277,12 @@ class Files:
         return translate(filters, lambda name: self._column(table, name), self._state.kinds())
 
 
+_DTYPES: Final[Mapping[Kind, str | None]] = {
+    "text": "string",
+    "integer": "Int64",
+    "float": "Float64",
+    "boolean": "boolean",
+    "datetime": "datetime64[us, UTC]",
+    "json": None,
+}
 _ARGUMENTS: Final = ("_limit", "_offset", "order_by", "_streamed", "_step")
