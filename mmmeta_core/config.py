@@ -117,17 +117,17 @@ def expand(template: str, row: Mapping[str, Any]) -> str:
     """Put a document's values into a template: `https://host/{_file_name}`, `{publisher:name}`.
 
     What stands between braces is the name of a column and nothing else; `{{` and `}}` are braces. Values are
-    percent-quoted, slashes excepted, where the template is an http(s) URL, and else inserted as they are.
+    percent-quoted, slashes excepted, where the template is an http(s) or file URL, and else inserted as they are.
     Raises `ConfigError` for a column that the row lacks or that is NULL there.
     """
-    is_web = template.lower().startswith(("http://", "https://"))
+    is_url = template.lower().startswith(("http://", "https://", "file://"))
 
     def fill(match: re.Match[str]) -> str:
         column = _column(match, template)
         if column is None:
             return match[0][0]
         text = _value(row.get(column), column, template)
-        return quote(text, safe="/") if is_web else text
+        return quote(text, safe="/") if is_url else text
 
     return _PLACEHOLDER.sub(fill, template)
 
@@ -156,7 +156,7 @@ def _value(value: Any, column: str, template: str) -> str:
 
 
 def _shown(template: str) -> str:
-    return _USERINFO.sub("…@", template)
+    return _USERINFO.sub("…@", template).partition("?")[0]
 
 
 def _settings(content: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from mmmeta_core.database.sqlite import CHUNK
 from mmmeta_core.database.state import check_writable
 from mmmeta_core.database.work import OnChange
+from mmmeta_core.errors import RemoteUnreachableError, UnavailableError
 from mmmeta_core.files import File, Folder
 from mmmeta_core.process import Documents
 from mmmeta_core.types import Progress
@@ -88,7 +89,12 @@ class _Fetcher:
         self._lock = threading.Lock()
 
     def __call__(self, file: File) -> Mapping[str, Any]:
-        placed = self.folder.put(file, source=self.source)
+        try:
+            placed = self.folder.put(file, source=self.source)
+        except RemoteUnreachableError as error:
+            if self.folder.is_archive_away():
+                raise UnavailableError(str(error)) from error
+            raise
         with self._lock:
             self.present += placed.bytes is None
             self.bytes += placed.bytes or 0

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, cast, get_args
 
 import orjson
 
 from mmmeta_core.atomic import fsync_file, fsync_folder, temporary
+from mmmeta_core.database.columns import RESCUED as COLUMN
+from mmmeta_core.database.columns import STATE_RESCUED as STATE_COLUMN
+from mmmeta_core.database.columns import fold
 from mmmeta_core.database.sqlite import chunks, quote
-from mmmeta_core.errors import ConfigError
+from mmmeta_core.errors import ConfigError, RefusedError
 from mmmeta_core.files import File, Files
-from mmmeta_core.types import Kind, Misfit, Progress, coerce, encode
+from mmmeta_core.paths import NAME
+from mmmeta_core.types import PLAIN_KINDS, Kind, Misfit, Progress, encode, kind_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -34,7 +39,10 @@ _SUFFIXES: Final[Mapping[str, Format]] = {
     ".db": "sqlite",
     ".sqlite": "sqlite",
 }
-_BATCH: Final = 5_000
+_BATCH: Final = 2_000
+_ARGUMENTS: Final = frozenset({"_limit", "_offset", "_step", "_streamed", "order_by"})
+"""What `find` takes besides filters."""
+
 RESCUED: Final = "rescued"
 
 
@@ -48,17 +56,18 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which documents, and which of their columns with what kinds."""
+    """Which documents, and which of their columns with what kinds; `rescued` is the column for what has no other."""
 
     files: Iterator[File]
     kinds: Mapping[str, Kind]
     whole: bool
+    rescued: str
 
     def values(self, file: File) -> dict[str, Any]:
         """Return a document's values by column, those without a column under `rescued`."""
         values = {name: file.get(name) for name in self.kinds}
-        if RESCUED in values:
-            values[RESCUED] = {
+        if self.rescued in values:
+            values[self.rescued] = {
                 n: v for n, v in file.items() if n not in values and not n.startswith("__")
             } or None
         return values
@@ -79,22 +88,26 @@ def export(
     The format comes from the path's suffix unless given. A file appears whole or not at all, and replaces one of its
     name. Columns are the key, the published and the client's own, bookkeeping left out unless asked for. Times are
     ISO 8601 in UTC, or the format's own; lists are JSON; what has no column is in one named `rescued`.
-    Raises `ConfigError`, and OSError.
+    Raises `ConfigError`, `RefusedError` for a path inside a metadir, and OSError.
     """
     chosen = format or _format_of(target)
     if chosen not in FORMATS:
         raise ConfigError(f"there is no format {chosen!r}; there are: {', '.join(FORMATS)}")
-    kinds = files.kinds(columns)
-    if columns is None and chosen != "jsonl" and files.count(__rescued={"not": None}, deleted=None):
-        kinds[RESCUED] = "json"
-    total = files.count(deleted=deleted, **filters) if progress is not None else None
+    if not isinstance(target, Path) and chosen not in _STREAMS:
+        raise ConfigError(f"{chosen} needs a file of its own: give a path")
+    path = _checked(target) if isinstance(target, Path) else None
+    kinds = files.kinds(_chosen(columns))
+    rescued = RESCUED
+    while any(fold(name) == fold(rescued) for name in kinds):
+        rescued += "_"
+    if columns is None and chosen != "jsonl" and _has_rescued(files):
+        kinds[rescued] = "json"
+    total = _total(files, deleted, filters) if progress is not None else None
     found = files.find(deleted=deleted, **filters)
-    selection = Selection(_counted(found, total, progress), kinds, whole=columns is None)
-    if not isinstance(target, Path):
-        if chosen not in _STREAMS:
-            raise ConfigError(f"{chosen} needs a file of its own: give a path")
-        return _STREAMS[chosen](selection, target)
-    with _whole(target) as draft:
+    selection = Selection(_counted(found, total, progress), kinds, whole=columns is None, rescued=rescued)
+    if path is None:
+        return _STREAMS[chosen](selection, cast("BinaryIO", target))
+    with _whole(path) as draft:
         if chosen == "sqlite":
             count = _sqlite(selection, draft)
         elif chosen == "parquet":
@@ -102,7 +115,43 @@ def export(
         else:
             with draft.open("wb") as file:
                 count = _STREAMS[chosen](selection, file).documents
-        return ExportResult(count, draft.stat().st_size)
+        size = draft.stat().st_size
+    return ExportResult(count, size)
+
+
+def _checked(target: Path) -> Path:
+    """Return the file that is written, which a link may lead to."""
+    path = Path(os.path.realpath(target))
+    if NAME in path.parts:
+        raise RefusedError(
+            f"{target} is inside a metadir, which mmmeta keeps for itself: choose another folder"
+        )
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{target} is not a file, so it can't be replaced by one: choose another name")
+    return path
+
+
+def _chosen(columns: Sequence[str] | None) -> list[str] | None:
+    if columns is None:
+        return None
+    if isinstance(columns, str) or not columns:
+        raise ConfigError(f"columns is a list of at least one name, not {columns!r:.80}")
+    chosen: dict[str, str] = {}
+    for name in columns:
+        chosen.setdefault(fold(name), name)
+    return list(chosen.values())
+
+
+def _has_rescued(files: Files) -> bool:
+    return any(files.count(deleted=None, **{name: {"not": None}}) for name in (COLUMN, STATE_COLUMN))
+
+
+def _total(files: Files, deleted: bool | None, filters: Mapping[str, Any]) -> int:
+    """Return how many documents there will be."""
+    conditions = {name: value for name, value in filters.items() if name not in _ARGUMENTS}
+    found = files.count(deleted=deleted, **conditions) - (filters.get("_offset") or 0)
+    limit = filters.get("_limit")
+    return max(found if limit is None else min(found, limit), 0)
 
 
 def _format_of(target: Path | BinaryIO) -> Format:
@@ -145,8 +194,10 @@ def _csv(selection: Selection, target: BinaryIO) -> ExportResult:
 
 def _line(cells: Sequence[Any]) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue().encode(errors="backslashreplace")
+    csv.writer(buffer, lineterminator="\r\n").writerow(
+        cells
+    )  # so that either of the two in a value is quoted
+    return buffer.getvalue().removesuffix("\r\n").encode(errors="backslashreplace") + b"\n"
 
 
 def _cell(value: Any) -> Any:
@@ -194,7 +245,7 @@ def _raw(value: Any, kind: Kind) -> Any:
     try:
         return encode(value, kind)
     except Misfit:
-        return _json(value)
+        return _cell(value)
 
 
 def _parquet(selection: Selection, path: Path) -> int:
@@ -203,12 +254,12 @@ def _parquet(selection: Selection, path: Path) -> int:
         from pyarrow import parquet
     except ModuleNotFoundError:
         raise ConfigError("parquet needs the package pyarrow: pip install 'mmmeta[parquet]'") from None
-    kinds = {**selection.kinds, RESCUED: "json"}
+    kinds: dict[str, Kind] = {**selection.kinds, selection.rescued: "json"}
     schema = pyarrow.schema([(name, _arrow(kind)) for name, kind in kinds.items()])
     documents = 0
     with parquet.ParquetWriter(path, schema) as writer:
         for some in chunks(selection.files, _BATCH):
-            rows = [_typed(selection.values(file), selection.kinds) for file in some]
+            rows = [_typed(selection.values(file), selection) for file in some]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
             documents += len(rows)
     return documents
@@ -228,18 +279,32 @@ def _arrow(kind: Kind) -> pyarrow.DataType:
     return types[kind]
 
 
-def _typed(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
+def _typed(values: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
     """Return the values as typed columns take them; what has another kind goes under `rescued`."""
     row: dict[str, Any] = {}
-    rescued: dict[str, Any] = dict(values.get(RESCUED) or {})
+    rescued: dict[str, Any] = dict(values.get(selection.rescued) or {})
     for name, value in values.items():
-        if name == RESCUED or value is None:
+        if name == selection.rescued or value is None:
             continue
         try:
-            row[name] = _json(value) if kinds[name] == "json" else coerce(value, kinds[name])
+            row[name] = _exact(value, selection.kinds[name])
         except Misfit:
             rescued[name] = value
-    return {**row, RESCUED: _json(rescued) if rescued else None}
+    return {**row, selection.rescued: _json(rescued) if rescued else None}
+
+
+def _exact(value: Any, kind: Kind) -> Any:
+    """Return the value as a column of this kind has it, without a loss. Raises `Misfit`."""
+    if kind == "json":
+        return _json(value)
+    own = kind_of(value)
+    if own == kind:
+        return value
+    if kind == "text" and own in PLAIN_KINDS:
+        return str(value)
+    if (kind, own) == ("float", "integer") and int(float(value)) == value:
+        return float(value)
+    raise Misfit(f"{own} in a column of {kind}")
 
 
 def _json(value: Any) -> str:

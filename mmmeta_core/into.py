@@ -207,7 +207,7 @@ class IntoDatabase:
                 f"table {self._name!r} has the primary key {', '.join(primary) or 'none'}, not {key!r}: give another table"
             )
         for name in kinds:
-            for other in table.c.keys():
+            for other in (column.name for column in table.columns):
                 if name != other and name.casefold() == other.casefold():
                     raise TableError(
                         f"table {self._name!r} spells the column {name!r} {other!r}: give columns={{{name!r}: {other!r}}}"
@@ -265,8 +265,8 @@ def _checked(url: str) -> URL:
     except (ArgumentError, NoSuchModuleError, ValueError):
         scheme = re.match(r"([\w+.-]{1,40})://", url)
         raise ConfigError(
-            f"the database URL ({scheme[1] if scheme else ''}…) is not one that SQLAlchemy knows: write sqlite:///file.db or "
-            "postgresql+psycopg://user@host/name"
+            f"the database URL ({scheme[1] if scheme else ''}…) is not one that SQLAlchemy knows: "
+            "write sqlite:///file.db or postgresql+psycopg://user@host/name"
         ) from None
     except ImportError as error:
         raise ConfigError(
@@ -283,7 +283,9 @@ def _checked_columns(columns: Sequence[str] | Mapping[str, str] | None) -> dict[
     chosen = dict(columns) if isinstance(columns, Mapping) else {name: name for name in columns}
     for name in chosen.values():
         if column_name(name) != name:
-            raise ConfigError(f"no column can be named {name!r:.100}: 1 to 63 bytes, no '-', no '.'")
+            raise ConfigError(
+                f"no column can be named {name!r:.100}: 1 to 63 bytes, no '-', no '.', no '__' first"
+            )
     if len({name.casefold() for name in chosen.values()}) < len(chosen):
         raise ConfigError(f"columns go into one of the same name: {', '.join(sorted(chosen.values()))}")
     return chosen

@@ -20,12 +20,20 @@ from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.scan import open_scan
 from mmmeta_core.database.state import State
 from mmmeta_core.database.work import Failure, OnChange, Work, tallies
-from mmmeta_core.errors import CatalogError, ConfigError, RemoteError, RemoteNotFoundError
+from mmmeta_core.errors import (
+    CatalogError,
+    ConfigError,
+    LogError,
+    RefusedError,
+    RemoteError,
+    RemoteNotFoundError,
+)
+from mmmeta_core.head import Head
 from mmmeta_core.paths import NAME, Paths, store_name
 from mmmeta_core.remotes import Remote, UploadResult, open_remote
 from mmmeta_core.sources import Sources
 from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
-from mmmeta_core.types import Progress
+from mmmeta_core.types import Kind, Progress
 
 if TYPE_CHECKING:
     from mmmeta_core.download import DownloadResult
@@ -71,7 +79,7 @@ class Insight:
     state_revision: int
     remote_last_updated: datetime | None
     local_last_updated: datetime | None
-    columns: Mapping[str, str]
+    columns: Mapping[str, Kind]
 
 
 @dataclass(frozen=True)
@@ -257,6 +265,31 @@ class Metadir:
         here = self.state.merged_store().get(key) if self._state_db.exists() else None
         return Poll(key, _decoded(there), _decoded(here), changed=there != here)
 
+    def remote_head(self) -> Head | None:
+        """Return the remote's newest revision and the store values as of it; None before the first.
+
+        One request for one small object, `head.json`, which lags for a moment after a publish.
+        """
+        head, _, _ = sync.read_head(self._need_remote())
+        return head
+
+    def polls(self, keys: Sequence[str]) -> list[Poll]:
+        """Do what `poll` does for several keys, in one request for `head.json`, which lags for a moment after a publish."""
+        for key in keys:
+            check_key(key)
+        head = self.remote_head()
+        there = head.store if head is not None else {}
+        here = self.state.merged_store() if self._state_db.exists() else {}
+        return [
+            Poll(
+                key,
+                _decoded(there.get(key)),
+                _decoded(here.get(key)),
+                changed=there.get(key) != here.get(key),
+            )
+            for key in keys
+        ]
+
     def pull(self, *, probe: bool = False, progress: Progress | None = None) -> sync.PullResult:
         """Bring the local catalog, store and settings to the remote's newest revision; see `sync.pull`.
 
@@ -349,6 +382,10 @@ class Metadir:
         from mmmeta_core.export import export
 
         where = Path(target) if isinstance(target, str | os.PathLike) else target
+        if isinstance(where, Path) and where.resolve() == self._state_db.resolve():
+            raise RefusedError(
+                f"{where} is the state db, which holds this client's own columns: choose another name"
+            )
         return export(
             self.files, where, format, columns=columns, deleted=deleted, progress=progress, filters=filters
         )
@@ -356,14 +393,15 @@ class Metadir:
     def status(self) -> Status:
         """Return where everything stands, at the remote too, and how far each pipeline is.
 
-        One request. A remote that does not answer is said in the result, not raised.
+        One request. A remote that does not answer, or has a damaged `head.json`, is said in the result, not raised.
         """
         insight = self.inspect()
         there, reason = None, None
         if self.remote is not None:
             try:
-                there = sync.remote_revision(self.remote)
-            except RemoteError as error:
+                head = self.remote_head()
+                there = head.revision if head is not None else 0
+            except (RemoteError, LogError) as error:
                 reason = str(error)
         return Status(insight, there, reason, tuple(self._pipelines()))
 

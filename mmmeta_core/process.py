@@ -335,7 +335,7 @@ class _Run:
         except (KeyboardInterrupt, *_STOPS):
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything; it is noted
-            log.warning("%s failed for %s: %s", self.options.mark, file.name, _reason(error))
+            log.warning("%s failed for %r: %s", self.options.mark, file.name, _reason(error))
             outcome.failed[file.key] = _reason(error)
 
     def _bounded(self, file: File) -> Mapping[str, Any] | None:

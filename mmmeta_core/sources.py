@@ -22,6 +22,7 @@ from mmmeta_core.remotes.web import Web, shown
 
 ARCHIVE: Final = "archive"
 PUBLIC_URL: Final = "public_url"
+CONTENT: Final = "content_hash"
 ALLOW_FILES: Final = "MMMETA_ALLOW_FILE_URLS"
 """Set to 1 by a client that lets its publisher's URLs name any file of this machine."""
 
@@ -52,7 +53,7 @@ class Sources:
         for url in self._urls(values, config, source):
             try:
                 size = self._read(url, name, path)
-                if is_content(path, values.get(config.unique), config) is False:
+                if is_document(path, values, config) is False:
                     raise DocumentError(
                         f"{self._shown(url, name)} is not the document of {values.get(config.unique)}: "
                         "its content has another hash. If keys are no hashes here, the publisher sets metadata.digest: none"
@@ -146,6 +147,18 @@ def _file_of(url: str) -> Path:
     if not name.startswith("/") or "\0" in name:
         raise RefusedError(f"{shown(url)} names no file: write file:///folder/file")
     return Path(name)
+
+
+def is_document(path: Path, values: Mapping[str, Any], config: Config) -> bool | None:
+    """Whether the file is what the document's row says: its key, and its `content_hash` where that is another column.
+
+    None when neither is a digest.
+    """
+    found = [is_content(path, values.get(config.unique), config)]
+    if config.unique != CONTENT and config.digest is None:
+        found.append(is_content(path, values.get(CONTENT), config))
+    known = [one for one in found if one is not None]
+    return all(known) if known else None
 
 
 def is_content(path: Path, key: object, config: Config) -> bool | None:

@@ -1,14 +1,20 @@
 """mmmeta as a citizen of Dagster: a resource, assets for publishers and clients, and a sensor on a store timestamp."""
 
-from mmmeta_dagster.assets import Downloads, Pipeline, client_assets, publisher_assets
+from mmmeta_dagster.archive import archive_asset, build_archive_sensor
+from mmmeta_dagster.assets import Downloads, Pipeline, WorkConfig, client_assets, publisher_assets
+from mmmeta_dagster.frames import DocumentsIOManager
 from mmmeta_dagster.resource import MetadirResource, S3Settings
 from mmmeta_dagster.sensors import build_store_sensor
 
 __all__ = [
+    "DocumentsIOManager",
     "Downloads",
     "MetadirResource",
     "Pipeline",
     "S3Settings",
+    "WorkConfig",
+    "archive_asset",
+    "build_archive_sensor",
     "build_store_sensor",
     "client_assets",
     "publisher_assets",

@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import dagster as dg
+from pydantic import Field
 
-from mmmeta_core import Metadir, MmmetaError
+from mmmeta_core import Metadir, MmmetaError, RemoteUnreachableError, UnavailableError
 from mmmeta_core.database.work import OnChange
 from mmmeta_core.process import Handler
 from mmmeta_dagster import metadata
-from mmmeta_dagster.resource import MetadirResource
+from mmmeta_dagster.resource import MetadirResource, find_resource
 from mmmeta_dagster.run_log import progress_log, run_log
 
 Filters: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 """Filters of `files.find`, or a function that returns them when the run comes to it: "within the last week"."""
 
+_RETRIES: Final = 2
+_RETRY_SECONDS: Final = 20
 _CHECK: Final = "no_failed_documents"
 _ASSET_NAMES: Final[Mapping[str, str]] = {"imported": "imports"}
 
@@ -36,6 +39,7 @@ class Pipeline:
     timeout: float | None = None
     on_change: OnChange = "content"
     deletions: bool = False
+    pool: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,20 @@ class Downloads:
     workers: int = 8
     max_attempts: int = 5
     source: str | None = None
+    pool: str | None = None
+
+
+class WorkConfig(dg.Config):
+    """What a run of a pipeline may be told in the launchpad."""
+
+    limit: int | None = Field(default=None, ge=1, description="Try at most this many documents.")
+    filters: dict[str, Any] = Field(
+        default={}, description="Further filters of files.find, such as {document_type: contract}."
+    )
+    retry_failed: bool = Field(
+        default=False, description="Make documents that failed, also those set aside, due at once."
+    )
+    dry_run: bool = Field(default=False, description="Only tell how many documents are due.")
 
 
 def publisher_assets(
@@ -55,17 +73,21 @@ def publisher_assets(
     key_prefix: str | Sequence[str] = (),
     group_name: str | None = None,
     deps: Sequence[dg.AssetKey | str | Sequence[str] | dg.AssetsDefinition] = (),
+    owners: Sequence[str] | None = None,
+    tags: Mapping[str, str] | None = None,
     ensure: bool = False,
     ensure_files: bool = False,
     no_meta: bool = False,
+    upload_files: bool = False,
 ) -> list[dg.AssetsDefinition]:
     """Return a publisher's assets: `sync` → `generate` → `remote`, each below `key_prefix`.
 
     `resource` is the key of its `MetadirResource`. `deps` are the assets that make documents. `remote` is the archive as
     clients see it: pass its key to their `client_assets(archive=…)`, and the lineage goes on. The flags are those of
-    `Metadir.generate`; a publisher without metadata files has no `files_root`, and no `generate` happens.
+    `Metadir.generate`; a publisher without metadata files has no `files_root`, and no `generate` happens. With
+    `upload_files`, documents that the archive lacks are uploaded before the catalog that names them is published.
     """
-    common = _Common(resource, key_prefix, group_name)
+    common = _Common(resource, key_prefix, group_name, owners, tags)
 
     @common.asset("sync", deps, "The archive's newest revision, in the publisher's catalog.", {"mmmeta"})
     def sync(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
@@ -88,10 +110,13 @@ def publisher_assets(
     )
     def remote(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
-            result = metadir.push()
+            result = metadir.push(files=upload_files)
             if not result.published:
                 context.log.info("nothing new to publish; the archive is at revision %d", result.revision)
-            return _materialized(metadir, result)
+            insight = metadir.inspect()
+            return _materialized(
+                metadir, result, metadata.of_columns(insight.unique, insight.columns, "files")
+            )
 
     return [sync, generate, remote]
 
@@ -102,6 +127,8 @@ def client_assets(
     archive: dg.AssetKey | str | Sequence[str] | None = None,
     key_prefix: str | Sequence[str] = (),
     group_name: str | None = None,
+    owners: Sequence[str] | None = None,
+    tags: Mapping[str, str] | None = None,
     downloads: Downloads | None = None,
     process: Mapping[str, Handler | Pipeline] | None = None,
 ) -> list[dg.AssetsDefinition]:
@@ -112,7 +139,7 @@ def client_assets(
     `imports` for `imported`. A run succeeds while single documents fail: these are in its log, in a table
     of the materialization, and due again later.
     """
-    common = _Common(resource, key_prefix, group_name)
+    common = _Common(resource, key_prefix, group_name, owners, tags)
     above = [] if archive is None else [dg.AssetKey.from_coercible(archive)]
 
     @common.asset("sync", above, "The archive's newest revision, in the client's catalog.", {"mmmeta"})
@@ -125,7 +152,7 @@ def client_assets(
     )
     def update(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
-            return _materialized(metadir, metadir.update())
+            return _materialized(metadir, metadir.update(), metadata.of_documents(metadir))
 
     assets = [sync, update]
     if downloads is not None:
@@ -137,17 +164,26 @@ def client_assets(
 
 def _downloads(common: "_Common", what: Downloads) -> dg.AssetsDefinition:
     @common.asset(
-        "downloads", [common.key("update")], "Documents, as files of the client.", {"file"}, "downloaded"
+        "downloads",
+        [common.key("update")],
+        "Documents, as files of the client. Each one is fetched once, whole and verified.",
+        {"file"},
+        mark="downloaded",
+        pool=what.pool,
     )
-    def downloads(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def downloads(context: dg.AssetExecutionContext, config: WorkConfig) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
+            filters = _prepared(context, metadir, "downloaded", what.filters, config)
+            if config.dry_run:
+                return _told(context, metadir, "downloaded", filters)
             result = metadir.download(
                 what.dest,
                 workers=what.workers,
                 max_attempts=what.max_attempts,
                 source=what.source,
+                limit=config.limit,
                 progress=progress_log(context, "documents"),
-                **_filters(what.filters),
+                **filters,
             )
             place = {"mmmeta/destination": dg.MetadataValue.path(what.dest)}
             return _worked(metadir, result, "downloaded", place)
@@ -156,7 +192,6 @@ def _downloads(common: "_Common", what: Downloads) -> dg.AssetsDefinition:
 
 
 def _pipeline(common: "_Common", mark: str, pipeline: Pipeline) -> dg.AssetsDefinition:
-    name = _ASSET_NAMES.get(mark, mark)
     options: dict[str, Any] = {
         "mark": mark,
         "workers": pipeline.workers,
@@ -166,16 +201,25 @@ def _pipeline(common: "_Common", mark: str, pipeline: Pipeline) -> dg.AssetsDefi
     }
 
     @common.asset(
-        name, [common.key("update")], f"Documents that {mark!r} is set for, once each.", {"python"}, mark
+        _ASSET_NAMES.get(mark, mark),
+        [common.key("update")],
+        f"Documents that were handled, each one once; the client's column {mark!r} says which.",
+        {"python"},
+        mark=mark,
+        pool=pipeline.pool,
     )
-    def run(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def run(context: dg.AssetExecutionContext, config: WorkConfig) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
+            filters = _prepared(context, metadir, mark, pipeline.filters, config)
+            if config.dry_run:
+                return _told(context, metadir, mark, filters)
             result = metadir.files.process(
                 pipeline.handler,
                 on_change=pipeline.on_change,
+                limit=config.limit,
                 progress=progress_log(context, "documents"),
                 **options,
-                **_filters(pipeline.filters),
+                **filters,
             )
             more: dict[str, Any] = {}
             if pipeline.deletions:
@@ -193,13 +237,22 @@ class _Common:
     resource: str
     key_prefix: str | Sequence[str]
     group_name: str | None
+    owners: Sequence[str] | None
+    tags: Mapping[str, str] | None
 
     def key(self, name: str) -> dg.AssetKey:
         prefix = [self.key_prefix] if isinstance(self.key_prefix, str) else list(self.key_prefix)
         return dg.AssetKey([*prefix, name])
 
     def asset(
-        self, name: str, deps: Sequence[Any], description: str, kinds: set[str], mark: str | None = None
+        self,
+        name: str,
+        deps: Sequence[Any],
+        description: str,
+        kinds: set[str],
+        *,
+        mark: str | None = None,
+        pool: str | None = None,
     ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
         """Return what makes an asset of a function; one of a pipeline, named by `mark`, is checked for failures."""
         checks = [] if mark is None else [_failures_check(self.key(name), mark)]
@@ -215,26 +268,44 @@ class _Common:
                 kinds=kinds,
                 required_resource_keys={self.resource},
                 check_specs=checks,
+                owners=self.owners,
+                tags=self.tags,
+                pool=pool,
             )(function)
 
         return define
 
     def of(self, context: dg.AssetExecutionContext) -> MetadirResource:
-        found = getattr(context.resources, self.resource)
-        if not isinstance(found, MetadirResource):
-            raise dg.DagsterInvalidDefinitionError(
-                f"resource {self.resource!r} is a {type(found).__name__}, not a MetadirResource"
-            )
-        return found
+        return find_resource(context.resources, self.resource)
 
     @contextmanager
     def open(self, context: dg.AssetExecutionContext) -> Iterator[Metadir]:
         try:
             with run_log(context), self.of(context).open() as metadir:
                 yield metadir
+        except (RemoteUnreachableError, UnavailableError) as error:
+            # It may pass; what was done so far is noted, and the step goes on from there.
+            raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS) from error
         except MmmetaError as error:
             # Its sentence says what to do; the traceback stays below it.
             raise dg.Failure(str(error)) from error
+
+
+def _prepared(
+    context: dg.AssetExecutionContext, metadir: Metadir, mark: str, filters: Filters, config: WorkConfig
+) -> dict[str, Any]:
+    """Return the filters of this run, after what its configuration asks for first."""
+    if config.retry_failed and not config.dry_run:
+        context.log.info("%d failed documents are due again", metadir.retry_failed(mark))
+    return {**_filters(filters), **config.filters}
+
+
+def _told(
+    context: dg.AssetExecutionContext, metadir: Metadir, mark: str, filters: Mapping[str, Any]
+) -> dg.MaterializeResult[Any]:
+    due = metadir.files.count(**filters, **{mark: False})
+    context.log.info("%s: %d documents are not done; this was a dry run", mark, due)
+    return _worked(metadir, None, mark, {"mmmeta/dry_run": True, "mmmeta/left": due})
 
 
 def _failures_check(asset: dg.AssetKey, mark: str) -> dg.AssetCheckSpec:

@@ -44,7 +44,7 @@ def decide(
     poll: Poll, history: Sequence[PastRun], due: int, max_attempts: int, now: datetime
 ) -> Request | str:
     """Return the run to ask for, or why there is none. `history` has the latest run first."""
-    values = f"{poll.key} at the remote is {_shown(poll.remote)}, handled is {_shown(poll.handled)}"
+    values = f"{poll.key} at the remote is {shown(poll.remote)}, handled is {shown(poll.handled)}"
     latest = history[0] if history else None
     if latest is not None and latest.status not in FINISHED:
         return f"run {latest.id} is in flight ({latest.status.value.lower()}); {values}"
@@ -82,11 +82,12 @@ def _next_attempt(
 
 def value_tag(value: object) -> str:
     """Return a store value as a run's tag."""
-    text = _shown(value)
+    text = shown(value)
     return text if len(text) <= 64 else hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a store value for people."""
     if value is None:
         return "not set"
     return value.isoformat() if isinstance(value, datetime) else str(value)

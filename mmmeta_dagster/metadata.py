@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
 from mmmeta_core import Insight, Metadir
+from mmmeta_core.store import decode_value
+from mmmeta_core.types import Kind
+from mmmeta_dagster.chart import bar_chart
 
-_SHOWN_ROWS = 20
+REVISION: Final = "mmmeta/revision"
+_SHOWN_ROWS: Final = 20
+_PREVIEW_ROWS: Final = 5
+_PREVIEW_COLUMNS: Final = 8
+_PREVIEW_TEXT: Final = 60
+_CHART_DAYS: Final = 30
+_TYPES: Final[Mapping[Kind, str]] = {
+    "text": "string",
+    "integer": "int",
+    "float": "float",
+    "boolean": "bool",
+    "datetime": "timestamp",
+    "json": "json",
+}
 
 
 def of_result(result: Any) -> dict[str, dg.MetadataValue[Any]]:
@@ -26,11 +42,66 @@ def of_metadir(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
         "dagster/row_count": dg.MetadataValue.int(insight.files),
         "dagster/uri": dg.MetadataValue.text(insight.remote or insight.path),
         "mmmeta/path": dg.MetadataValue.path(insight.path),
-        "mmmeta/revision": dg.MetadataValue.int(insight.revision),
+        REVISION: dg.MetadataValue.int(insight.revision),
         "mmmeta/soft_deleted": dg.MetadataValue.int(insight.deleted),
         "mmmeta/pending": dg.MetadataValue.int(insight.pending),
     }
     return metadata | _times(insight)
+
+
+def of_store(store: Mapping[str, str]) -> dict[str, dg.MetadataValue[Any]]:
+    """Return when the archive was published last, from its store as `head.json` has it."""
+    text = store.get("remote_last_updated")
+    value = decode_value(text) if text is not None else None
+    return {"mmmeta/remote_last_updated": _value(value)} if isinstance(value, datetime) else {}
+
+
+def of_columns(unique: str, columns: Mapping[str, Kind], table: str) -> dict[str, dg.MetadataValue[Any]]:
+    """Return the published columns as a table's schema, and the table's name."""
+    schema = dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                unique,
+                "string",
+                "The key.",
+                constraints=dg.TableColumnConstraints(nullable=False, unique=True),
+            ),
+            *(dg.TableColumn(name, _TYPES[kind]) for name, kind in columns.items()),
+        ]
+    )
+    return {
+        "dagster/column_schema": dg.MetadataValue.table_schema(schema),
+        "dagster/table_name": dg.MetadataValue.text(table),
+    }
+
+
+def of_documents(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
+    """Return what a client sees: its columns, the newest documents, and a chart of the documents by day."""
+    files = metadir.files
+    kinds = files.kinds()
+    unique = files.unique
+    shown = [name for name in kinds if name != unique][:_PREVIEW_COLUMNS]
+    rows = [
+        {name: _preview(file.get(name)) for name in [unique, *shown]}
+        for file in files.find(order_by="-__meta_added", _limit=_PREVIEW_ROWS)
+    ]
+    days = list(files.per_day("__meta_added", _CHART_DAYS))
+    chart = {"mmmeta/added_by_day": dg.MetadataValue.md(bar_chart("documents added, by day", dict(days)))}
+    columns = {name: kind for name, kind in kinds.items() if name != unique}
+    return {
+        **of_columns(unique, columns, "files"),
+        **_table("mmmeta/newest", rows),
+        **(chart if days else {}),
+    }
+
+
+def _preview(value: Any) -> str | int | float | bool:
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    text = "" if value is None else str(value)
+    return text if len(text) <= _PREVIEW_TEXT else text[: _PREVIEW_TEXT - 1] + "…"
 
 
 def of_invalid(invalid: Iterable[tuple[str, str]]) -> dict[str, dg.MetadataValue[Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
@@ -66,3 +68,13 @@ class MetadirResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # its
 
     def _remote(self) -> Remote | None:
         return open_remote(self.remote, s3=self.s3.options()) if self.remote else None
+
+
+def find_resource(resources: Any, key: str) -> MetadirResource:
+    """Return the metadir with this key among a run's or a tick's resources."""
+    found = getattr(resources, key)
+    if not isinstance(found, MetadirResource):
+        raise dg.DagsterInvalidDefinitionError(
+            f"resource {key!r} is a {type(found).__name__}, not a MetadirResource"
+        )
+    return found

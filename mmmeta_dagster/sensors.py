@@ -1,15 +1,15 @@
 """A sensor that starts a client's job when the archive's store says that there is something new."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
 
-from mmmeta_core import Metadir
-from mmmeta_dagster.decision import FAILED, PastRun, decide
-from mmmeta_dagster.resource import MetadirResource
+from mmmeta_core import Metadir, Poll
+from mmmeta_dagster.decision import FAILED, PastRun, decide, shown
+from mmmeta_dagster.resource import find_resource
 
 WATCH: Final = "mmmeta/watch"
 """Tag of runs that one sensor asked for: client, archive and key, whatever code location it is in."""
@@ -24,7 +24,7 @@ def build_store_sensor(
     resource: str,
     target: Any,
     *,
-    key: str = "remote_last_updated",
+    key: str | Sequence[str] = "remote_last_updated",
     retry_marks: Sequence[str] = (),
     max_attempts: int = 3,
     minimum_interval_seconds: int = 30,
@@ -33,13 +33,15 @@ def build_store_sensor(
 ) -> dg.SensorDefinition:
     """Return a sensor that requests a run of `target` when the store value `key` at the remote is not the handled one.
 
-    `resource` is the key of the client's `MetadirResource`; `target` a job or asset selection that updates it. A tick
-    reads one small object. What was handled is what the client's state db has from its last update, so a
-    renamed or moved sensor asks for nothing twice; values are compared by difference, not order. One run is in
-    flight at a time; what changed meanwhile is asked for when it is done. A run that failed is asked for again up to
-    `max_attempts` times per value, with a delay of one minute that quadruples up to six hours. Between publishes a run is
-    also requested when documents that a pipeline of `retry_marks` failed at are due again.
+    Of several keys any will do. `resource` is the key of the client's `MetadirResource`; `target` a job or asset
+    selection that updates it. A tick reads one small object. What was handled is what the client's state db has from its
+    last update, so a renamed or moved sensor asks for nothing twice; values are compared by difference, not order. One
+    run is in flight at a time; what changed meanwhile is asked for when it is done. A run that failed is asked for again
+    up to `max_attempts` times per value, with a delay of one minute that quadruples up to six hours. Between publishes a
+    run is also requested when documents that a pipeline of `retry_marks` failed at are due again.
     """
+    keys = [key] if isinstance(key, str) else list(key)
+    named = ", ".join(keys)
 
     @dg.sensor(
         name=name,
@@ -48,19 +50,14 @@ def build_store_sensor(
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         description=description
-        or f"Starts when {key} of the archive differs from what {resource} has handled.",
-        metadata={"mmmeta/key": key, "mmmeta/resource": resource},
+        or f"Starts when {named} of the archive differs from what {resource} has handled.",
+        metadata={"mmmeta/key": named, "mmmeta/resource": resource},
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        found = getattr(context.resources, resource)
-        if not isinstance(found, MetadirResource):
-            raise dg.DagsterInvalidDefinitionError(
-                f"resource {resource!r} is a {type(found).__name__}, not a MetadirResource"
-            )
-        with found.open() as metadir:
-            poll = metadir.poll(key)
+        with find_resource(context.resources, resource).open() as metadir:
+            poll = metadir.poll(keys[0]) if len(keys) == 1 else _together(metadir.polls(keys))
             due = sum(metadir.due_again(mark) for mark in retry_marks)
-            identity = _identity(metadir, key)
+            identity = _identity(metadir, poll.key)
         history = _history(context.instance, identity)
         decision = decide(poll, history, due, max_attempts, datetime.now(UTC))
         if isinstance(decision, str):
@@ -71,6 +68,20 @@ def build_store_sensor(
         )
 
     return watch
+
+
+def _together(polls: Sequence[Poll]) -> Poll:
+    return Poll(
+        key=", ".join(poll.key for poll in polls),
+        remote=_values({poll.key: poll.remote for poll in polls}),
+        handled=_values({poll.key: poll.handled for poll in polls}),
+        changed=any(poll.changed for poll in polls),
+    )
+
+
+def _values(values: Mapping[str, Any]) -> str | None:
+    there = [f"{key}={shown(value)}" for key, value in values.items() if value is not None]
+    return ", ".join(there) or None
 
 
 def _history(instance: dg.DagsterInstance, identity: str) -> list[PastRun]:

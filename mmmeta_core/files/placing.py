@@ -17,7 +17,7 @@ from mmmeta_core.atomic import fsync_folder, sweep, temporary
 from mmmeta_core.config import Config
 from mmmeta_core.database.state import State
 from mmmeta_core.database.work import CONTENT, Reservation, owns, reserve
-from mmmeta_core.errors import DocumentError, RefusedError
+from mmmeta_core.errors import DocumentError, MmmetaError, RefusedError, RemoteUnreachableError
 from mmmeta_core.paths import NAME
 from mmmeta_core.sources import Sources, is_content
 from mmmeta_core.types import Key
@@ -67,6 +67,19 @@ class Folder:
         self._swept: set[Path] = set()
         self._sweeping = threading.Lock()
 
+    def is_archive_away(self) -> bool:
+        """Whether the archive itself does not answer, so that no document can be had from it."""
+        remote = self._sources.remote
+        if remote is None:
+            return False
+        try:
+            remote.check()
+        except RemoteUnreachableError:
+            return True
+        except MmmetaError:
+            return False
+        return False
+
     def put(self, file: File, *, source: str | None = None) -> Placed:
         """Put the document there, unless it is.
 
@@ -81,9 +94,9 @@ class Folder:
                 path = self.path / place.name
                 if self._is_blocked(path):
                     continue
-                if self._is_there(path, place, file):
-                    return Placed(place.name, None)
                 is_own, exists = owns(self.state, place), path.exists()
+                if exists and self._is_there(path, place, file):
+                    return Placed(place.name, None)
                 if exists and not is_own:
                     continue  # somebody else's file
                 if draft is None:

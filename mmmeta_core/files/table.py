@@ -146,6 +146,33 @@ class Files:
         """The names of all columns."""
         return [name for name in self.table.columns if name not in (RESCUED, STATE_RESCUED)]
 
+    @property
+    def unique(self) -> str:
+        """The name of the key column."""
+        return self._config.unique
+
+    def per_day(self, column: str, days: int = 30) -> list[tuple[str, int]]:
+        """Return how many documents have a time in `column` on each of the newest `days` days that any has: ISO date, count.
+
+        Days are UTC's. Deleted documents are left out.
+        """
+        from sqlalchemy import func, select
+
+        table = self.table
+        found = self._column(table, column)
+        if found is None:
+            return []
+        day = func.substr(found, 1, 10)
+        query = (
+            select(day, func.count())
+            .where(found.is_not(None), table.table.c["__deleted_at"].is_(None))
+            .group_by(day)
+            .order_by(day.desc())
+            .limit(days)
+        )
+        rows = table.db.executable.execute(query).fetchall()
+        return [(str(name), int(count)) for name, count in reversed(rows)]
+
     def kinds(self, columns: Sequence[str] | None = None) -> dict[str, Kind]:
         """Return columns with the kinds of their values: all but bookkeeping, or these. The key counts as text."""
         known = {self._config.unique: "text", **self._state.kinds()}

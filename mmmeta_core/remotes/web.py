@@ -71,7 +71,7 @@ class Web:
                         raise RemoteError(f"{shown(url)} has more than the {limit:,} bytes that are taken.")
                     yield chunk
         except HTTPError as error:
-            # Without its cause, the text of which holds the URL's query.
+            # Without its cause, the text of which can hold the URL's query.
             raise RemoteUnreachableError(f"{shown(url)} did not answer: {_reason(error)}") from None
 
     def _body(self, answer: urllib3.BaseHTTPResponse, url: str) -> Generator[bytes]:

@@ -96,12 +96,6 @@ def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, 
     return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
 
 
-def remote_revision(remote: Remote) -> int:
-    """Return the remote's newest revision as `head.json` has it, 0 for an archive without one. One request."""
-    head, _, _ = read_head(remote)
-    return head.revision if head else 0
-
-
 def _pull(replica: Replica, remote: Remote, came: _Came, probe: bool) -> Position:
     position, known = _here(replica)
     url, _, etag = (known or "").partition(" ")
