@@ -144,7 +144,7 @@ class IntoDatabase:
         rows, rescued = [], []
         for file in files:
             row: dict[str, Any] = {self._key_column(first): file.key, **dict.fromkeys(kinds)}
-            other: dict[str, Any] = {}
+            other: dict[str, Any] = dict(file.rescued) if self._columns is None else {}
             for here, there in names.items():
                 value = file.get(here)
                 if value is None or there not in kinds:

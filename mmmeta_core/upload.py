@@ -199,13 +199,13 @@ class _Run:
         except (RemoteUnreachableError, RemoteDeniedError, RemoteNotFoundError):
             raise
         except (DocumentError, RemoteError, OSError) as error:
-            log.warning("%s was not uploaded: %s", item.name, error)
+            log.warning("%r was not uploaded: %s", item.name, error)
             self._count(failed=1)
         return None
 
     def _bring(self, name: str, path: Path, key: Key | None) -> Uploaded:
         status = path.stat()
-        note = Uploaded(self.remote.url, name, status.st_size, status.st_mtime_ns)
+        note = Uploaded(self.remote.identity, name, status.st_size, status.st_mtime_ns)
         if self.scan.is_uploaded(note):
             self._count(present=1)
             return note
@@ -227,11 +227,11 @@ class _Run:
 
     def _look_for(self, name: str) -> Uploaded | None:
         """See whether a document that is not here is in the archive."""
-        note = Uploaded(self.remote.url, name, *_ELSEWHERE)
+        note = Uploaded(self.remote.identity, name, *_ELSEWHERE)
         if self.scan.is_uploaded(note) or (_is_usable(name) and self.remote.stat(name) is not None):
             self._count(present=1)
             return note
-        log.warning("%s is neither here nor in the archive", name)
+        log.warning("%r is neither here nor in the archive", name)
         self._count(missing=1)
         return None
 

@@ -487,3 +487,17 @@ def test_two_processes_may_write_into_one_table(tmp_path: Path, target: Path, ow
     expected = [(f"{n:03}", n) for n in range(150)]
     columns = ",".join(f"c{n}" for n in range(7))
     assert ask(target, f"SELECT content_hash, coalesce({columns}) FROM documents ORDER BY 1") == expected
+
+
+def test_what_has_no_column_in_the_catalog_is_kept_as_rescued(m: Metadir, tmp_path: Path) -> None:
+    m.files.insert({"content_hash": "long", "x" * 80: 1})
+    own = m.files.get("long")
+    assert own is not None
+    own["mine"] = "stays here"
+    own.save()
+    handler = into_database(f"sqlite:///{tmp_path / 'rescued.db'}", "documents")
+    m.files.process(handler, content_hash="long")
+    handler.close()
+    with closing(sqlite3.connect(tmp_path / "rescued.db")) as database:
+        (row,) = database.execute("SELECT rescued FROM documents").fetchall()
+    assert json.loads(row[0]) == {"x" * 80: 1}

@@ -57,11 +57,6 @@ def numbers(pipeline: Pipeline) -> dict[str, int]:
     return {name: getattr(pipeline, name) for name in ("due", "done", "failed", "set_aside")}
 
 
-only_what_can_be_done_now = pytest.mark.xfail(
-    reason="due counts what waits to be tried again or is set aside, too"
-)
-
-
 def pipelines(m: Metadir) -> dict[str, dict[str, int]]:
     return {pipeline.mark: numbers(pipeline) for pipeline in m.status().pipelines}
 
@@ -78,7 +73,6 @@ def test_a_metadir_that_has_done_nothing_has_no_pipelines(m: Metadir) -> None:
     assert (status.metadir.files, status.metadir.deleted, status.metadir.revision) == (9, 1, 1)
 
 
-@only_what_can_be_done_now
 def test_each_pipeline_says_what_is_due_done_failed_and_set_aside(m: Metadir) -> None:
     before = datetime.now(UTC)
     m.files.process(Handler("d1", "d2"), mark="imported", limit=6)
@@ -120,7 +114,6 @@ def test_due_is_counted_with_the_filters_of_the_last_run(
     assert done >= 1
 
 
-@only_what_can_be_done_now
 def test_what_failed_is_due_again_when_its_time_has_come(m: Metadir) -> None:
     m.files.process(Handler("d1"), max_attempts=2)
     assert pipelines(m)["imported"] == {"due": 0, "done": 8, "failed": 1, "set_aside": 0}
@@ -147,7 +140,6 @@ def test_what_the_publisher_changes_is_due_with_the_setting_of_the_last_run(
     assert {mark: found["due"] for mark, found in pipelines(m).items()} == {"always": 2, "once": 1}
 
 
-@only_what_can_be_done_now
 def test_downloads_are_a_pipeline_like_others(m: Metadir, tmp_path: Path) -> None:
     m.download(tmp_path / "downloads", kind="letter")
     assert pipelines(m)["downloaded"] == {"due": 0, "done": 0, "failed": 5, "set_aside": 0}

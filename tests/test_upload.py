@@ -41,6 +41,10 @@ class Counting(Remote):
             raise RemoteError(f"no room for {name}")
         return self.real
 
+    @property
+    def identity(self) -> str:
+        return self.real.identity
+
     def check(self) -> None:
         self.note("check").check()
 
@@ -188,7 +192,7 @@ def test_one_bad_document_does_not_stop_the_others(here: Publisher, caplog: pyte
     assert result.revision == 1, "the catalog is published all the same"
     assert {name for name in here.archive() if name.endswith(".txt")} == {"good.txt"}
     said = sorted(record.message for record in caplog.records)
-    assert [line.partition(" ")[0] for line in said] == ["absent.txt", "full.txt", "wrong.txt"]
+    assert [line.split("'")[1] for line in said] == ["absent.txt", "full.txt", "wrong.txt"]
     assert "neither here nor in the archive" in said[0]
     assert "another hash" in said[2]
     here.add("absent.txt", "late", content_hash=hashlib.sha256(b"absent.txt").hexdigest())
@@ -345,10 +349,8 @@ with mmmeta(path, files_root=root, remote=remote) as m:
 """
 
 
-@pytest.mark.parametrize("moment", [1, 30, 70])
-def test_after_a_kill_the_next_push_goes_on_and_all_is_there(publisher: Publisher, moment: int) -> None:
-    if publisher.url.startswith("s3:") and moment != 70:
-        pytest.skip("the other moments are no different in a bucket")
+def test_after_a_kill_the_next_push_goes_on_and_all_is_there(publisher: Publisher) -> None:
+    moment = 70 if publisher.url.startswith("s3:") else 30
     for number in range(40):
         publisher.add(f"{number % 4}/{number}.txt", f"content {number}")
     arguments = [str(moment), str(publisher.base / "publisher"), str(publisher.root), publisher.url]

@@ -81,6 +81,12 @@ class File(Mapping[str, Any]):
         return {name: kind for name, kind in self._kinds.items() if owners.get(name) == "publisher"}
 
     @property
+    def rescued(self) -> dict[str, Any]:
+        """What the document says that has no column of its own: its name can't be one, or there were too many."""
+        there = {*self._kinds, *self._state.owners()}
+        return {name: value for name, value in self._values.items() if name not in there}
+
+    @property
     def name(self) -> str:
         """The document's file name as published, its key when it has none."""
         return str(self._values.get(self._config.file_name) or self.key)

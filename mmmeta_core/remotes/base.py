@@ -76,6 +76,11 @@ class Remote(ABC):
     url: str
     """For people and metadata. Never holds a credential, nor how to connect."""
 
+    @property
+    def identity(self) -> str:
+        """What tells this place from others, for notes that are kept about it. Holds no credential either."""
+        return self.url
+
     @abstractmethod
     def check(self) -> None:
         """Raise if the base folder or bucket does not exist, may not be listed, or does not answer."""

@@ -5,6 +5,7 @@ boto3 is imported with the first request, so that opening a remote costs nothing
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -51,6 +52,16 @@ class S3Remote(Remote):
         self._made: S3Client | None = None
         self._making = threading.Lock()
         self._bucket_seen = False
+
+    @property
+    def identity(self) -> str:
+        """See `Remote.identity`: a bucket of one name is another one at another endpoint."""
+        endpoint = (
+            self.options.endpoint_url
+            or os.environ.get("AWS_ENDPOINT_URL_S3")
+            or os.environ.get("AWS_ENDPOINT_URL")
+        )
+        return f"{self.url} {endpoint}" if endpoint else self.url
 
     def check(self) -> None:
         """Raise if the bucket does not exist, may not be listed, or does not answer."""
