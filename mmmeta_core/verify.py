@@ -231,7 +231,7 @@ class _Run:
             )
             flaw = _flaw(connection, path, newest, tables, mend)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 raise
             flaw = Finding(
                 str(path), f"can't be read ({error})", f"check its permissions; if it is damaged, {mend}"

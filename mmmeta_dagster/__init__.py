@@ -2,20 +2,27 @@
 
 from mmmeta_dagster.archive import archive_asset, build_archive_sensor
 from mmmeta_dagster.assets import Downloads, Pipeline, WorkConfig, client_assets, publisher_assets
+from mmmeta_dagster.checks import freshness, metadir_checks, with_freshness
+from mmmeta_dagster.components import Client, Publisher
 from mmmeta_dagster.frames import DocumentsIOManager
 from mmmeta_dagster.resource import MetadirResource, S3Settings
 from mmmeta_dagster.sensors import build_store_sensor
 
 __all__ = [
+    "Client",
     "DocumentsIOManager",
     "Downloads",
     "MetadirResource",
     "Pipeline",
+    "Publisher",
     "S3Settings",
     "WorkConfig",
     "archive_asset",
     "build_archive_sensor",
     "build_store_sensor",
     "client_assets",
+    "freshness",
+    "metadir_checks",
     "publisher_assets",
+    "with_freshness",
 ]

@@ -9,6 +9,7 @@ from html import escape
 _WIDTH = 640
 _HEIGHT = 200
 _MARGIN = 24
+_WIDEST = 48
 _COLOUR = "#4f43dd"
 _GREY = "#6b7280"
 
@@ -28,8 +29,9 @@ def _svg(title: str, bars: Mapping[str, int]) -> str:
     for number, (name, value) in enumerate(bars.items()):
         x, height = _MARGIN + number * step, room * value / highest
         top = _HEIGHT - 1.5 * _MARGIN - height
+        width = min(step * 0.8, _WIDEST)
         parts.append(
-            f'<rect x="{x + step * 0.1:.1f}" y="{top:.1f}" width="{step * 0.8:.1f}" height="{height:.1f}" '
+            f'<rect x="{x + (step - width) / 2:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" '
             f'rx="2" fill="{_COLOUR}"/>'
         )
         if number % every == 0:

@@ -12,6 +12,7 @@ from mmmeta_dagster import (
     Pipeline,
     build_store_sensor,
     client_assets,
+    metadir_checks,
     publisher_assets,
 )
 from mmmeta_dagster.example import data_folder, documents, imports, last_week
@@ -44,6 +45,11 @@ client2_job = dg.define_asset_job("client2", client2)
 
 defs = dg.Definitions(
     assets=[*publisher, *client1, *client2],
+    asset_checks=[
+        *metadir_checks("publisher", key_prefix="publisher", publisher=True, required_columns=["title"]),
+        *metadir_checks("client1", key_prefix="client1"),
+        *metadir_checks("client2", key_prefix="client2", required_columns=["title", "retrieved_at"]),
+    ],
     jobs=[publisher_job, client1_job, client2_job],
     schedules=[
         dg.ScheduleDefinition(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,14 +34,39 @@ class _Forward(logging.Handler):
 def run_log(context: dg.AssetExecutionContext) -> Iterator[None]:
     """Show in the run's log what `mmmeta_core` says: one line a stage, progress, each invalid document."""
     logger = logging.getLogger("mmmeta_core")
-    handler, level = _Forward(context.log), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    handler = _Forward(context.log)
+    with _level:
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
+class _Level:
+    """Lets the core's logger pass on what is of interest, as long as any step of this process runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._before = logging.NOTSET
+
+    def __enter__(self) -> None:
+        logger = logging.getLogger("mmmeta_core")
+        with self._lock:
+            if not self._running:
+                self._before = logger.level
+                logger.setLevel(logging.INFO)
+            self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._running -= 1
+            if not self._running:
+                logging.getLogger("mmmeta_core").setLevel(self._before)
+
+
+_level = _Level()
 
 
 def progress_log(context: dg.AssetExecutionContext, what: str) -> Progress:

@@ -38,17 +38,22 @@ PUBLIC = {
         "never",
     ],
     "mmmeta_dagster": [
+        "Client",
         "DocumentsIOManager",
         "Downloads",
         "MetadirResource",
         "Pipeline",
+        "Publisher",
         "S3Settings",
         "WorkConfig",
         "archive_asset",
         "build_archive_sensor",
         "build_store_sensor",
         "client_assets",
+        "freshness",
+        "metadir_checks",
         "publisher_assets",
+        "with_freshness",
     ],
 }
 HEAVY = {"dagster", "pandas", "boto3", "botocore", "dataset", "sqlalchemy"}

@@ -20,7 +20,7 @@ from mmmeta_core.cli.session import Session, fail
 @json_option
 @pass_session
 def verify(session: Session, documents: int, everything: bool, as_json: bool) -> None:
-    """Tell whether catalog, state, log, documents and downloads are whole."""
+    """Tell whether catalog, state, log and documents are whole."""
     from mmmeta_core.cli.printing import echo_json, plain, text
     from mmmeta_core.cli.progress import progress_bar
 

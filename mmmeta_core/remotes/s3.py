@@ -17,7 +17,7 @@ from uuid import uuid4
 from mmmeta_core.errors import RemoteError
 from mmmeta_core.remotes import base
 from mmmeta_core.remotes.base import ABSENT, CHUNK, READ_LIMIT, Blob, Remote, Source, Stat
-from mmmeta_core.remotes.s3_client import make_client
+from mmmeta_core.remotes.s3_client import shared_client
 from mmmeta_core.remotes.s3_errors import code, explained, retries, status
 from mmmeta_core.remotes.s3_options import S3Options, parse_s3_url
 
@@ -217,7 +217,7 @@ class S3Remote(Remote):
     def _client(self) -> S3Client:
         with self._making:
             if self._made is None:
-                self._made = make_client(self.options)
+                self._made = shared_client(self.options)
             return self._made
 
 

@@ -1,13 +1,19 @@
-"""The boto3 client of one remote."""
+"""boto3 clients, one for all remotes of this process that are reached in the same way."""
 
 from __future__ import annotations
 
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from mmmeta_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mypy_boto3_s3.client import S3Client
 
     from mmmeta_core.remotes.s3_options import S3Options
@@ -18,10 +24,43 @@ ATTEMPTS: Final = 5
 CONNECTIONS: Final = 32
 """Connections kept open, so that as many threads can download at once."""
 
+_MOST_SHARED: Final = 16
+
 CONNECT_SECONDS: Final = 10
 READ_SECONDS: Final = 60
 
 _AMAZON: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+
+_shared: dict[object, S3Client] = {}
+_sharing = threading.Lock()
+
+
+def shared_client(options: S3Options) -> S3Client:
+    """Return the client for these options and the AWS environment as it is now; many threads may use it.
+
+    Making one takes a hundred times as long as a request, and each has a pool of connections of its own. Raises as
+    `make_client`.
+    """
+    key = (os.getpid(), options, *_environment())
+    with _sharing:
+        if key not in _shared:
+            while len(_shared) >= _MOST_SHARED:
+                _shared.pop(next(iter(_shared)))
+            _shared[key] = make_client(options)
+        return _shared[key]
+
+
+def _environment() -> Iterator[object]:
+    """Yield what a client is made from besides its options: variables, and which version of which files."""
+    for name in sorted(os.environ):
+        if name.startswith("AWS_") or name.upper().endswith("_PROXY"):
+            yield name, os.environ[name]
+    for name, default in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")):
+        path = Path(os.environ.get(name) or f"~/.aws/{default}").expanduser()
+        with suppress(OSError):
+            status = path.stat()
+            yield str(path), status.st_mtime_ns, status.st_size
 
 
 def make_client(options: S3Options) -> S3Client:

@@ -1,0 +1,1 @@
+"""A publisher and a client of an archive, as YAML."""

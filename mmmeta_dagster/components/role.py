@@ -1,0 +1,162 @@
+"""What a publisher and a client have in common in YAML."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import dagster as dg
+from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
+from pydantic import BaseModel, BeforeValidator, Field
+
+from mmmeta_dagster.resource import MetadirResource, S3Settings
+
+Status: TypeAlias = Literal["running", "stopped"]
+
+
+_Translation: TypeAlias = Annotated[
+    TranslationFn[str],
+    TranslationFnResolver[str](template_vars_for_translation_fn=lambda name: {"name": name}),
+]
+_TRANSLATION: Final = (
+    "Attributes of the assets that differ: owners, tags, automation_condition … "
+    "In templates, spec is the asset's specification and name its own name: sync, update …"
+)
+
+
+def _given(value: object) -> object:
+    if value is None or value == "":
+        raise ValueError("it is empty: is the environment variable set that it comes from?")
+    return value
+
+
+Given: TypeAlias = Annotated[str, BeforeValidator(_given)]
+"""Text that has to be there; {{ env.NAME }} is nothing when the variable is not set."""
+
+
+def about(description: str) -> dg.Resolver:
+    """Return what gives a field of YAML its description; one that is only pydantic's is lost beside a default."""
+    resolver: dg.Resolver = dg.Resolver.default(description=description)
+    return resolver
+
+
+def as_in(model: type[BaseModel], field: str) -> dg.Resolver:
+    """Return what gives a field of YAML the description that it has in `model`."""
+    return about(model.model_fields[field].description or "")
+
+
+_ENV: Final = re.compile(r"\{\{ *env\.(\w+) *\}\}")
+
+
+def _secret(context: dg.ResolutionContext, value: Any) -> Any:
+    """Return a reference to the variable, not its value: what resources are configured with is shown to users."""
+    found = _ENV.fullmatch(value) if isinstance(value, str) else None
+    return dg.EnvVar(found[1]) if found else context.resolve_value(value)
+
+
+def _kept(description: str) -> dg.Resolver:
+    return dg.Resolver(
+        _secret,
+        model_field_type=str | None,
+        inject_before_resolve=False,
+        description=f"{description}: {{{{ env.NAME }}}}, which is read when it is needed and never shown.",
+    )
+
+
+class S3(S3Settings, dg.Resolvable):
+    """How to reach a bucket. What is left out comes from the usual AWS environment."""
+
+    endpoint_url: Annotated[str | None, as_in(S3Settings, "endpoint_url")] = None
+    region: Annotated[str | None, as_in(S3Settings, "region")] = None
+    profile: Annotated[str | None, as_in(S3Settings, "profile")] = None
+    anonymous: Annotated[bool, as_in(S3Settings, "anonymous")] = False
+    access_key_id: Annotated[str | None, _kept("Access key")] = None
+    secret_access_key: Annotated[str | None, _kept("Secret of the access key")] = None
+    session_token: Annotated[str | None, _kept("Token of temporary credentials")] = None
+
+
+STATUS: Final = about("Whether it is on before anybody switches it in Dagster.")
+
+
+class Schedule(dg.Resolvable, dg.Model):
+    """When the job runs by the clock."""
+
+    cron: Annotated[str, about("Cron expression, such as '0 * * * *': each hour.")]
+    timezone: Annotated[str, about("Time zone of the expression, such as Europe/Berlin.")] = "UTC"
+    default_status: Annotated[Status, STATUS] = "stopped"
+
+
+class Role(dg.Component, dg.Resolvable, dg.Model):
+    """A metadir as a Dagster deployment: its resource, assets, a job of them all, and what starts it."""
+
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"),
+        about("Key of the metadir's resource and name of the job; sensor and schedule are named after it."),
+    ]
+    path: Annotated[Given, as_in(MetadirResource, "path")]
+    remote: Annotated[Given, as_in(MetadirResource, "remote")]
+    s3: Annotated[S3 | None, about("How to reach the bucket; left out, as AWS tools do.")] = None
+    key_prefix: Annotated[str | list[str] | None, about("Prefix of the asset keys; left out, the name.")] = (
+        None
+    )
+    group_name: Annotated[str | None, about("Group of the assets in Dagster; left out, the name.")] = None
+    schedule: Annotated[Schedule | None, about("Run the job by the clock.")] = None
+    translation: Annotated[_Translation | None, about(_TRANSLATION)] = None
+
+    @abstractmethod
+    def resource(self) -> MetadirResource:
+        """Return the metadir."""
+
+    @abstractmethod
+    def assets(self) -> Sequence[dg.AssetsDefinition]:
+        """Return the assets as the functions of this package build them."""
+
+    def sensors(self, job: dg.UnresolvedAssetJobDefinition) -> Sequence[dg.SensorDefinition]:  # noqa: ARG002
+        """Return what else starts the job."""
+        return []
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - its signature is Dagster's
+        """Return resource, assets, job, schedule and sensor."""
+        assets = [asset.map_asset_specs(self._translated) for asset in self.assets()]
+        job = dg.define_asset_job(self.name, selection=dg.AssetSelection.assets(*assets))
+        return dg.Definitions(
+            assets=assets,
+            jobs=[job],
+            schedules=[] if self.schedule is None else [self._by_the_clock(self.schedule, job)],
+            sensors=self.sensors(job),
+            resources={self.name: self.resource()},
+        )
+
+    def placed(self) -> dict[str, Any]:
+        """Return where the assets are in Dagster, as their functions take it."""
+        prefix = self.name if self.key_prefix is None else self.key_prefix
+        return {"key_prefix": prefix, "group_name": self.group_name or self.name}
+
+    def reached(self) -> Mapping[str, Any]:
+        """Return what publishers' and clients' resources have in common."""
+        return {"path": self.path, "remote": self.remote, "s3": self.s3 or S3Settings()}
+
+    def _translated(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        if self.translation is None:
+            return spec
+        translated = self.translation(spec, spec.key.path[-1])
+        if translated.key != spec.key:
+            raise dg.DagsterInvalidDefinitionError(
+                f"the translation of {self.name!r} can't change the key {spec.key.to_user_string()}: "
+                "keys come from the component's key_prefix"
+            )
+        return translated
+
+    def _by_the_clock(
+        self, schedule: Schedule, job: dg.UnresolvedAssetJobDefinition
+    ) -> dg.ScheduleDefinition:
+        return dg.ScheduleDefinition(
+            name=f"{self.name}_schedule",
+            job=job,
+            cron_schedule=schedule.cron,
+            execution_timezone=schedule.timezone,
+            default_status=dg.DefaultScheduleStatus[schedule.default_status.upper()],
+        )
