@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from mmmeta_core.export import ExportResult, Format
     from mmmeta_core.process import Documents
     from mmmeta_core.verify import VerifyResult
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -313,6 +316,7 @@ class Metadir:
         this folder as their remote.
         """
         remote = self.remote or open_remote(self.path)
+        remote.check_writable()
         with self._locked():
             uploaded = self._upload(remote, progress) if files else None
             return replace(sync.push(self._replica, remote), files=uploaded)
@@ -328,9 +332,16 @@ class Metadir:
 
     def sync(self) -> SyncResult:
         """Do what the role needs: pull, generate if there is a `files_root`, push if documents wait, update."""
+        if self._generates and self.remote is not None:
+            self.remote.check_writable()
         pulled = self.pull() if self.remote is not None else None
         generated = self.generate() if self._generates else None
-        pushed = self.push() if generated is not None or self._has_pending() else None
+        pushed = None
+        if generated is not None or self._has_pending():
+            if self.remote is None or self.remote.can_write:
+                pushed = self.push()
+            else:
+                log.warning("documents wait here to be published, but %s is read only", self.remote.url)
         return SyncResult(pulled, generated, pushed, self.update())
 
     def download(
@@ -491,7 +502,8 @@ class Metadir:
     def _need_remote(self) -> Remote:
         if self.remote is None:
             raise ConfigError(
-                "there is no remote: give remote=…, --remote or MMMETA_REMOTE (a folder or s3://bucket/prefix)"
+                "there is no remote: give remote=…, --remote or MMMETA_REMOTE "
+                "(a folder, s3://bucket/prefix or https://host/path)"
             )
         return self.remote
 

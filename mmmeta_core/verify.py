@@ -257,11 +257,11 @@ class _Run:
     def look_at_log(self, remote: Remote, position: Position) -> None:
         head = self._head(remote)
         # Listed after the head was read, so that what was published meanwhile is no contradiction.
-        names = remote.names(remote_name(f"{FOLDER}/"))
-        revisions = {number for name in names if (number := segment_revision(name))}
+        known = {position.revision, head.revision if head is not None else 0} - {0}
+        revisions = _listed(remote) if remote.can_list else {n for n in known if _has_segment(remote, n)}
         self.newest = newest = max(revisions, default=0)
         self.counts["segments"] = len(revisions)
-        for first, last in _gaps(revisions):
+        for first, last in _gaps(revisions) if remote.can_list else ():
             subject = _segment(remote, first)
             what = "is missing" if first == last else f"and all segments up to {last} are missing"
             self.find(subject, f"{what}: who is not past it can't pull", _MEND_LOG)
@@ -294,7 +294,7 @@ class _Run:
             return parse_head(blob.data, url) if blob is not None else None
         except RemoteNotFoundError:
             remote.check()
-            if next(remote.names(remote_name(f"{FOLDER}/")), None) is not None:
+            if _listed(remote) if remote.can_list else _has_segment(remote, 1):
                 self.find(url, "is missing, so sensors see no news", "push once more: a push writes it anew")
         except LogError as error:
             if error.__cause__ is None:
@@ -387,6 +387,16 @@ def _flaw(
     if version == 0 or not all(table_columns(connection, table) for table in tables):
         return Finding(str(path), "was not written by this mmmeta", mend)
     return None
+
+
+def _listed(remote: Remote) -> set[int]:
+    """Return the revisions that the remote has a segment of."""
+    names = remote.names(remote_name(f"{FOLDER}/"))
+    return {number for name in names if (number := segment_revision(name))}
+
+
+def _has_segment(remote: Remote, revision: int) -> bool:
+    return remote.stat(remote_name(segment_name(revision))) is not None
 
 
 def _gaps(revisions: set[int]) -> Iterator[tuple[int, int]]:

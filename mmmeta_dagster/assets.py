@@ -15,8 +15,11 @@ from mmmeta_dagster import metadata
 from mmmeta_dagster.resource import MetadirResource, find_resource
 from mmmeta_dagster.run_log import progress_log, run_log
 
-Filters: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-"""Filters of `files.find`, or a function that returns them when the run comes to it: "within the last week"."""
+Filters: TypeAlias = Mapping[str, Any] | Callable[..., Mapping[str, Any]]
+"""Filters of `files.find`, or a function that returns them when the run comes to it: "within the last week".
+
+With partitions it is called with the partition's key.
+"""
 
 _RETRIES: Final = 2
 _RETRY_SECONDS: Final = 20
@@ -29,6 +32,7 @@ class Pipeline:
     """A function that is called once for each matching document that is due; see `Documents.process`.
 
     With `deletions` it is called again for documents that it has done and that the publisher has deleted since.
+    `partitions_def` is for coarse partitions, by month or type of document; `filters` then is a function of the key.
     """
 
     handler: Handler
@@ -40,6 +44,7 @@ class Pipeline:
     on_change: OnChange = "content"
     deletions: bool = False
     pool: str | None = None
+    partitions_def: dg.PartitionsDefinition[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Downloads:
     max_attempts: int = 5
     source: str | None = None
     pool: str | None = None
+    partitions_def: dg.PartitionsDefinition[str] | None = None
 
 
 class WorkConfig(dg.Config):
@@ -154,6 +160,10 @@ def client_assets(
         with common.open(context) as metadir:
             return _materialized(metadir, metadir.update(), metadata.of_documents(metadir))
 
+    if downloads is not None and "downloaded" in (process or {}):
+        raise dg.DagsterInvalidDefinitionError(
+            "the mark 'downloaded' is that of downloads: give the pipeline another one"
+        )
     assets = [sync, update]
     if downloads is not None:
         assets.append(_downloads(common, downloads))
@@ -170,6 +180,7 @@ def _downloads(common: "_Common", what: Downloads) -> dg.AssetsDefinition:
         {"file"},
         mark="downloaded",
         pool=what.pool,
+        partitions_def=what.partitions_def,
     )
     def downloads(context: dg.AssetExecutionContext, config: WorkConfig) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
@@ -207,6 +218,7 @@ def _pipeline(common: "_Common", mark: str, pipeline: Pipeline) -> dg.AssetsDefi
         {"python"},
         mark=mark,
         pool=pipeline.pool,
+        partitions_def=pipeline.partitions_def,
     )
     def run(context: dg.AssetExecutionContext, config: WorkConfig) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
@@ -253,6 +265,7 @@ class _Common:
         *,
         mark: str | None = None,
         pool: str | None = None,
+        partitions_def: dg.PartitionsDefinition[str] | None = None,
     ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
         """Return what makes an asset of a function; one of a pipeline, named by `mark`, is checked for failures."""
         checks = [] if mark is None else [_failures_check(self.key(name), mark)]
@@ -271,6 +284,7 @@ class _Common:
                 owners=self.owners,
                 tags=self.tags,
                 pool=pool,
+                partitions_def=partitions_def,
             )(function)
 
         return define
@@ -297,7 +311,9 @@ def _prepared(
     """Return the filters of this run, after what its configuration asks for first."""
     if config.retry_failed and not config.dry_run:
         context.log.info("%d failed documents are due again", metadir.retry_failed(mark))
-    return {**_filters(filters), **config.filters}
+    if callable(filters):
+        filters = filters(context.partition_key) if context.has_partition_key else filters()
+    return {**filters, **config.filters}
 
 
 def _told(
@@ -331,10 +347,6 @@ def _worked(metadir: Metadir, result: Any, mark: str, more: Mapping[str, Any]) -
     return dg.MaterializeResult(
         metadata=shown.metadata, data_version=shown.data_version, check_results=[check]
     )
-
-
-def _filters(filters: Filters) -> Mapping[str, Any]:
-    return filters() if callable(filters) else filters
 
 
 def _materialized(

@@ -30,6 +30,19 @@ class S3Settings(dg.Config):
         default=None, description="Token of temporary credentials; give an EnvVar."
     )
 
+    @classmethod
+    def from_resource(cls, resource: Any) -> S3Settings:
+        """Return the settings of an `S3Resource` of dagster-aws; what is an EnvVar there stays one."""
+        return cls(
+            endpoint_url=resource.endpoint_url,
+            region=resource.region_name,
+            profile=resource.profile_name,
+            anonymous=resource.use_unsigned_session,
+            access_key_id=resource.aws_access_key_id,
+            secret_access_key=resource.aws_secret_access_key,
+            session_token=resource.aws_session_token,
+        )
+
     def options(self) -> S3Options:
         """Return what the core takes. Raises `ConfigError` for settings that contradict each other."""
         return S3Options(
@@ -53,7 +66,9 @@ class MetadirResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # its
     files_root: str | None = Field(
         default=None, description="Publishers: folder of the metadata files. Left out, nothing is generated."
     )
-    remote: str | None = Field(default=None, description="The archive: a folder or s3://bucket/prefix.")
+    remote: str | None = Field(
+        default=None, description="The archive: a folder, s3://bucket/prefix or https://host/path."
+    )
     state_db: str | None = Field(
         default=None,
         description="SQLite file of the client's state. Left out, _mmmeta/state.db below the path.",

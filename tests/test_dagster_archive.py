@@ -11,6 +11,7 @@ import dagster as dg
 import pandas
 import pytest
 from conftest import Scrape
+from dagster_aws.s3 import S3Resource
 
 from mmmeta_core import Metadir, mmmeta
 from mmmeta_core.files import File
@@ -18,6 +19,7 @@ from mmmeta_dagster import (
     DocumentsIOManager,
     MetadirResource,
     Pipeline,
+    S3Settings,
     archive_asset,
     build_archive_sensor,
     build_store_sensor,
@@ -231,3 +233,40 @@ def test_an_asset_takes_documents_as_a_data_frame(publisher: Metadir, client: Me
     assert str(came[0]["pages"].dtype) == "Int64"
     loaded = [event for event in result.all_events if event.event_type_value == "LOADED_INPUT"]
     assert json.dumps(loaded[0].event_specific_data.metadata["dagster/row_count"].value) == "2"
+
+
+def test_a_backfill_goes_by_month(publisher: Metadir, client: MetadirResource) -> None:
+    for month, key in (("2026-01", "a"), ("2026-02", "b")):
+        publish(publisher, key, retrieved_at=f"{month}-15T00:00:00Z")
+    seen: list[object] = []
+
+    def within(month: str) -> dict[str, Any]:
+        return {"retrieved_at": {"startswith": month[:7]}}
+
+    months = dg.MonthlyPartitionsDefinition(start_date="2026-01-01")
+    assets = client_assets(
+        "client",
+        process={"imported": Pipeline(lambda file: seen.append(file.key), within, partitions_def=months)},
+    )
+    for month in ("2026-02-01", "2026-01-01"):
+        result = dg.materialize(assets, resources={"client": client}, partition_key=month)
+        assert metadata_of(result, "imports")["mmmeta/processed"] == 1
+    assert seen == ["b", "a"]
+
+
+def test_settings_of_a_bucket_come_from_the_resource_that_a_deployment_has(
+    publisher: Metadir, s3_endpoint: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHIVE_SECRET", "not-shown")
+    theirs = S3Resource(
+        endpoint_url=s3_endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="key",
+        aws_secret_access_key=dg.EnvVar("ARCHIVE_SECRET"),
+    )
+    resource = MetadirResource(
+        path=str(tmp_path / "one"), remote=f"s3://{bucket}/x", s3=S3Settings.from_resource(theirs)
+    )
+    assert "not-shown" not in repr(resource)
+    result = dg.materialize(client_assets("client"), resources={"client": resource})
+    assert metadata_of(result, "sync")["mmmeta/segments"] == 0

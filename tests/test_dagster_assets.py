@@ -344,3 +344,8 @@ def test_cancelling_a_run_loses_nothing(tmp_path: Path) -> None:
         done = {file.key for file in client.files(imported=True)}
         assert done == set(handled) - {"d50"}
         assert client.files.process(lambda _: None).processed == 89 - len(done), "nothing is claimed any more"
+
+
+def test_a_pipeline_and_downloads_can_not_have_one_mark() -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="give the pipeline another one"):
+        client_assets("client", downloads=Downloads("x"), process={"downloaded": lambda _: None})

@@ -17,8 +17,10 @@ from typing import Any, TypeAlias
 
 import pytest
 from conftest import Scrape
+from remotes.proxy import Fault, Refuse, running
+from remotes.proxy import Request as Sent
 
-from mmmeta_core import LogError, Metadir, RemoteUnreachableError, mmmeta
+from mmmeta_core import LogError, Metadir, RemoteError, RemoteUnreachableError, mmmeta
 from mmmeta_core.remotes import Blob, Remote, Source, Stat, open_remote
 
 on_folder = pytest.mark.parametrize("remote_url", ["folder"], indirect=True)
@@ -864,3 +866,40 @@ def test_inspect_says_where_a_metadir_stands(open_metadir: Open, scrape: Scrape)
     assert after.remote_last_updated == after.local_last_updated == publisher.store["remote_last_updated"]
     assert after.columns == {"size": "integer", "title": "text"}
     assert (after.path, after.remote) == (str(publisher.path), publisher.remote and publisher.remote.url)
+
+
+@pytest.mark.parametrize("store", ["ignores conditions", "refuses what is not there"])
+def test_a_store_that_cannot_keep_publishers_apart_is_refused(
+    tmp_path: Path, s3_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    def lie(request: Sent) -> Fault:
+        if request.headers.get("If-None-Match") == "*":
+            if store == "refuses what is not there":
+                return Refuse(412, "PreconditionFailed")
+            del request.headers["If-None-Match"]
+        return None
+
+    with running(s3_endpoint) as proxy:
+        proxy.before = lie
+        url = f"s3://{bucket}/archive?endpoint={proxy.url}"
+        with mmmeta(tmp_path / "publisher", remote=url) as publisher:
+            publisher.files.insert(content_hash="a")
+            with pytest.raises(RemoteError, match="does not keep conditional writes"):
+                publisher.push()
+            assert publisher.inspect().pending == 1
+            assert publisher.remote is not None
+            assert list(publisher.remote.names("")) == [], "nothing was published or left there"
+            if store == "ignores conditions":
+                monkeypatch.setenv("MMMETA_SINGLE_PUBLISHER", "1")
+                assert publisher.push().revision == 1
+
+
+def test_a_store_is_tried_out_once(tmp_path: Path, s3_endpoint: str, bucket: str) -> None:
+    with running(s3_endpoint) as proxy:
+        url = f"s3://{bucket}/archive?endpoint={proxy.url}"
+        with mmmeta(tmp_path / "publisher", remote=url) as publisher:
+            for number in range(2):
+                publisher.files.insert(content_hash=f"d{number}")
+                publisher.push()
+    probes = [request.method for request in proxy.seen if ".probe-" in request.path]
+    assert probes == ["PUT", "PUT", "DELETE"]

@@ -31,7 +31,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
     help="Folder of the metadata files. [default: metadir]",
 )
 @click.option(
-    "--remote", envvar="MMMETA_REMOTE", show_envvar=True, help="The archive: a folder or s3://bucket/prefix."
+    "--remote",
+    envvar="MMMETA_REMOTE",
+    show_envvar=True,
+    help="The archive: a folder, s3://bucket/prefix or https://host/path.",
 )
 @click.option(
     "--log-level",

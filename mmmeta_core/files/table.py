@@ -124,10 +124,14 @@ class Files:
         ]
         frame = pandas.DataFrame(rows, columns=None if rows else self.columns, dtype=object)
         typed = frame.convert_dtypes()
-        empty = {
-            name: _DTYPES[kind] for name, kind in kinds.items() if name in frame and frame[name].isna().all()
+        wanted = {
+            name: dtype
+            for name, kind in kinds.items()
+            if name in frame and (dtype := _DTYPES[kind]) is not None
+            # Of times pandas 2 makes nanoseconds; those that it can't are objects and stay so.
+            if frame[name].isna().all() or (kind == "datetime" and typed[name].dtype.kind == "M")
         }
-        return typed.astype({name: dtype for name, dtype in empty.items() if dtype is not None})
+        return typed.astype(wanted)
 
     def __iter__(self) -> Iterator[File]:
         return self.find()

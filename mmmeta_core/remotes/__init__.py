@@ -1,6 +1,6 @@
-"""Where an archive's objects are: a folder, or a bucket.
+"""Where an archive's objects are: a folder, a bucket, or a web server's folder, which is read only.
 
-boto3 is imported with the first request to a bucket.
+boto3 is imported with the first request to a bucket, urllib3 with the first to a web server.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from mmmeta_core.errors import ConfigError
 from mmmeta_core.remotes.base import ABSENT, Blob, Remote, Source, Stat, UploadResult
+from mmmeta_core.remotes.http import HttpRemote
 from mmmeta_core.remotes.local import LocalRemote
 from mmmeta_core.remotes.s3 import S3Remote
 from mmmeta_core.remotes.s3_options import S3Options
@@ -20,6 +21,7 @@ from mmmeta_core.remotes.s3_options import S3Options
 __all__ = [
     "ABSENT",
     "Blob",
+    "HttpRemote",
     "LocalRemote",
     "Remote",
     "S3Options",
@@ -30,12 +32,13 @@ __all__ = [
     "open_remote",
 ]
 
+_KINDS: Final = "a folder, or a file://, s3:// or https:// URL"
 # One slash is what is left of an URL that has been a Path.
 _SCHEME: Final = re.compile(r"(s3|file|https?)(?=:)|([A-Za-z][A-Za-z0-9+.-]*)(?=://)")
 
 
 def open_remote(url: str | os.PathLike[str] | Remote, *, s3: S3Options | None = None) -> Remote:
-    """Return the remote at a folder's path, `file:///folder` or `s3://bucket/prefix?endpoint=…`.
+    """Return the remote at a folder's path, `file:///folder`, `s3://bucket/prefix?endpoint=…` or `https://host/path`.
 
     Does no I/O: `Remote.check` says whether it is there. `s3` is for buckets only; what the URL says goes
     before it. A `Remote` is returned as it is. Raises `ConfigError`.
@@ -47,27 +50,27 @@ def open_remote(url: str | os.PathLike[str] | Remote, *, s3: S3Options | None = 
     elif isinstance(url, str):
         text = url
     else:
-        raise ConfigError(
-            f"A remote is a folder, a file:// or an s3:// URL, not a value of type {type(url).__name__}."
-        )
+        raise ConfigError(f"A remote is {_KINDS}, not a value of type {type(url).__name__}.")
     return _open(text, s3 or S3Options())
 
 
 def _open(text: str, s3: S3Options) -> Remote:
     scheme = _SCHEME.match(text)
     if not text.strip() or "\0" in text:
-        raise ConfigError("The remote is empty or has a NUL: give a folder, a file:// or an s3:// URL.")
+        raise ConfigError(f"The remote is empty or has a NUL: give {_KINDS}.")
     if scheme is None:
         return LocalRemote(_expanded(text))
     if text.startswith("s3://"):
         return S3Remote(text, s3)
     if text.startswith("file://"):
         return LocalRemote(_folder_of(text))
-    if scheme[0] in ("s3", "file"):
+    if text.startswith(("https://", "http://")):
+        return HttpRemote(text)
+    if scheme[0] in ("s3", "file", "https", "http"):
         raise ConfigError(
             f"A remote of {scheme[0]} begins with {scheme[0]}:// and is given as text, not as a Path."
         )
-    raise ConfigError(f"Remotes of {scheme[0]} are not known: give a folder, a file:// or an s3:// URL.")
+    raise ConfigError(f"Remotes of {scheme[0]} are not known: give {_KINDS}.")
 
 
 def _expanded(text: str) -> Path:

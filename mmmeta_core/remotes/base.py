@@ -10,10 +10,10 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from mmmeta_core.atomic import TEMPORARY
-from mmmeta_core.errors import RemoteError
+from mmmeta_core.errors import RemoteDeniedError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -76,6 +76,12 @@ class Remote(ABC):
     url: str
     """For people and metadata. Never holds a credential, nor how to connect."""
 
+    can_list: ClassVar[bool] = True
+    """Whether `names` works; web servers have no such request."""
+
+    can_write: ClassVar[bool] = True
+    """Whether anything can be written, by whoever may."""
+
     @property
     def identity(self) -> str:
         """What tells this place from others, for notes that are kept about it. Holds no credential either."""
@@ -84,6 +90,11 @@ class Remote(ABC):
     @abstractmethod
     def check(self) -> None:
         """Raise if the base folder or bucket does not exist, may not be listed, or does not answer."""
+
+    def check_writable(self) -> None:
+        """Raise `RemoteDeniedError` where nothing can be written, whoever asks. Does no I/O."""
+        if not self.can_write:
+            raise RemoteDeniedError(f"{self.url} is read only: publish to the folder or bucket behind it.")
 
     @abstractmethod
     def read(self, name: str, *, etag: str | None = None, limit: int = READ_LIMIT) -> Blob | None:
@@ -106,6 +117,10 @@ class Remote(ABC):
 
         After `RemoteUnreachableError` the object may exist or not: read it to know.
         """
+
+    def keeps_conditions(self) -> bool:
+        """Whether `create` holds what it promises here; tried out with a small object where that is not certain."""
+        return True
 
     @abstractmethod
     def write(self, name: str, source: Source, *, if_match: str | None = None) -> str | None:

@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -93,6 +93,15 @@ class S3Remote(Remote):
     def create(self, name: str, source: Source) -> bool:
         """See `Remote.create`."""
         return self._put_if(name, source, {"IfNoneMatch": "*"}) is not None
+
+    def keeps_conditions(self) -> bool:
+        """See `Remote.keeps_conditions`: some stores take the condition and ignore it, some refuse what is not there."""
+        name = f"_mmmeta/.probe-{uuid4().hex}"
+        try:
+            return self.create(name, b"one") and not self.create(name, b"another")
+        finally:
+            with suppress(RemoteError):
+                self.remove(name)
 
     def write(self, name: str, source: Source, *, if_match: str | None = None) -> str | None:
         """See `Remote.write`."""

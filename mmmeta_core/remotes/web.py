@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterable, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -24,19 +26,40 @@ from mmmeta_core.errors import (
 from mmmeta_core.remotes import base
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     import urllib3
 
+PATIENCE: Final = 60.0
+"""Seconds in which something has to come."""
+
 _REDIRECTS: Final = 5
 _CONNECT_SECONDS: Final = 10.0
-_READ_SECONDS: Final = 60.0
 _TRIES: Final = 3
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 _CHUNK: Final = 64 * 1024
 _SLOWEST: Final = 100
 """Bytes a second below which an answer is given up."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered. `url` is where redirects led; `body` comes as it was sent, never decoded."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: Iterable[bytes]
+
+    def taken(self, limit: int | None) -> Iterator[bytes]:
+        """Yield the body. Raises `RemoteError` as soon as there is more of it than `limit` bytes."""
+        size = 0
+        for chunk in self.body:
+            size += len(chunk)
+            if limit is not None and size > limit:
+                raise RemoteError(f"{shown(self.url)} has more than the {limit:,} bytes that are taken.")
+            yield chunk
 
 
 class Web:
@@ -45,7 +68,7 @@ class Web:
     An answer of which nothing, or next to nothing, comes within `patience` seconds is given up.
     """
 
-    def __init__(self, *, patience: float = _READ_SECONDS) -> None:
+    def __init__(self, *, patience: float = PATIENCE) -> None:
         self._patience = patience
         self._made: urllib3.PoolManager | None = None
         self._making = threading.Lock()
@@ -59,20 +82,31 @@ class Web:
         with closing(self._chunks(url, limit)) as chunks:
             return base.save(chunks, path)
 
-    def _chunks(self, url: str, limit: int | None) -> Generator[bytes]:
+    @contextmanager
+    def ask(
+        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> Iterator[Answer]:
+        """Send one request, follow redirects, and give the answer, whatever its status.
+
+        Raises `RemoteUnreachableError` also while the body is read, `RefusedError`, and `RemoteError`.
+        """
         from urllib3.exceptions import HTTPError
 
-        size = 0
         try:
-            with closing(self._get(url)) as answer:
-                for chunk in self._body(answer, url):
-                    size += len(chunk)
-                    if limit is not None and size > limit:
-                        raise RemoteError(f"{shown(url)} has more than the {limit:,} bytes that are taken.")
-                    yield chunk
+            answer, there = self._get(url, method, headers or {})
+            with closing(answer):
+                if method == "HEAD" or answer.status == 304:
+                    answer.drain_conn()  # there is no body, so the connection can be used again
+                yield Answer(there, answer.status, answer.headers, self._body(answer, url))
         except HTTPError as error:
             # Without its cause, the text of which can hold the URL's query.
             raise RemoteUnreachableError(f"{shown(url)} did not answer: {_reason(error)}") from None
+
+    def _chunks(self, url: str, limit: int | None) -> Generator[bytes]:
+        with self.ask(url) as answer:
+            if answer.status != 200:
+                raise _refusal(answer.status, answer.url)
+            yield from answer.taken(limit)
 
     def _body(self, answer: urllib3.BaseHTTPResponse, url: str) -> Generator[bytes]:
         size, since = 0, time.monotonic()
@@ -85,33 +119,30 @@ class Web:
                     raise RemoteUnreachableError(f"{shown(url)} sends {size} bytes in {passed:.0f} s.")
                 size, since = 0, time.monotonic()
 
-    def _get(self, url: str) -> urllib3.BaseHTTPResponse:
+    def _get(self, url: str, method: str, headers: Mapping[str, str]) -> tuple[urllib3.BaseHTTPResponse, str]:
         here = url
         for _ in range(_REDIRECTS + 1):
             _check(here)
-            answer = self._ask(here)
+            answer = self._ask(here, method, headers)
             target = answer.get_redirect_location()
             if not target:
-                if answer.status != 200:
-                    answer.close()
-                    raise _refusal(answer.status, here)
-                return answer
+                return answer, here
             answer.close()
             here = _redirected(here, target)
         raise RemoteError(f"{shown(url)} redirects more than {_REDIRECTS} times.")
 
-    def _ask(self, url: str) -> urllib3.BaseHTTPResponse:
+    def _ask(self, url: str, method: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """Send the request, again where that may help; how long to wait is not the server's to say."""
         from urllib3.exceptions import NewConnectionError, ProtocolError
 
         for attempt in range(1, _TRIES + 1):
             try:
                 answer = self._pool().request(
-                    "GET",
+                    method,
                     url,
                     redirect=False,
                     preload_content=False,
-                    headers={"Accept-Encoding": "identity"},
+                    headers={"Accept-Encoding": "identity", **headers},
                 )
             except (NewConnectionError, ProtocolError):
                 if attempt == _TRIES:

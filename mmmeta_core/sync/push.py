@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 import random
 import socket
 import time
@@ -22,7 +23,13 @@ from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import Header, Written, open_segment, segment_name, write_segment
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
-from mmmeta_core.errors import ConflictError, RemoteNotFoundError, RemoteUnreachableError, StoreError
+from mmmeta_core.errors import (
+    ConflictError,
+    RemoteError,
+    RemoteNotFoundError,
+    RemoteUnreachableError,
+    StoreError,
+)
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
 from mmmeta_core.store import decode_value, encode_value
@@ -32,6 +39,9 @@ from mmmeta_core.sync.replica import TIMESTAMP, Replica, digest
 from mmmeta_core.types import format_time, never, to_utc, utcnow
 
 log = logging.getLogger(__name__)
+
+SINGLE_PUBLISHER: Final = "MMMETA_SINGLE_PUBLISHER"
+"""Set to 1 by somebody who knows that there is one publisher only, whatever the store does."""
 
 _TRIES: Final = 50
 _WAIT_SECONDS: Final = 0.05
@@ -72,7 +82,8 @@ def push(replica: Replica, remote: Remote) -> PushResult:
     tries the next. All or nothing: a reader sees the documents and the store values of the revision together. A kill
     before the commit leaves everything waiting, a kill after it is recognised by the next push. Nothing is published
     when nothing changed. The caller holds the metadir's lock. Raises `ConflictError` after losing too often,
-    `RemoteDeniedError` when the remote is read only, and what `pull` raises.
+    `RemoteDeniedError` when the remote is read only, `RemoteError` when it can't keep publishers apart, and what `pull`
+    raises.
     """
     started = time.monotonic()
     for attempt in range(_TRIES):
@@ -83,6 +94,7 @@ def push(replica: Replica, remote: Remote) -> PushResult:
             if written is None:
                 write_hints(replica, remote, catalog, only_if_behind=True)
                 return PushResult(catalog.position.revision, 0, 0, 0, time.monotonic() - started)
+            _check_conditions(remote, catalog)
             # What the hints were is known no more: should this be cut off from here on, the next push looks.
             catalog.set_local(head=None)
             if _commit(remote, written, draft):
@@ -158,6 +170,22 @@ def _last_timestamp(catalog: Catalog) -> datetime:
     except StoreError:
         return never
     return to_utc(value) if isinstance(value, datetime) else never
+
+
+def _check_conditions(remote: Remote, catalog: Catalog) -> None:
+    """Raise `RemoteError` if the remote can't keep publishers apart. Tried out once for each metadir and remote."""
+    if catalog.local("conditions") == remote.identity:
+        return
+    if remote.keeps_conditions():
+        catalog.set_local(conditions=remote.identity)
+        return
+    risk = f"{remote.url} does not keep conditional writes, so publishers at the same time would overwrite each other"
+    if os.environ.get(SINGLE_PUBLISHER) != "1":
+        raise RemoteError(
+            f"{risk}; nothing was published. Use a store that keeps If-None-Match, or set {SINGLE_PUBLISHER}=1 where "
+            "there is only ever this one publisher"
+        )
+    log.warning("%s: this must be the only publisher", risk)
 
 
 def _commit(remote: Remote, written: Written, draft: Path) -> bool:

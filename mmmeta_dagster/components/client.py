@@ -14,7 +14,7 @@ from mmmeta_core.process import Handler
 from mmmeta_dagster import assets as functions
 from mmmeta_dagster.components.filters import at_run_time
 from mmmeta_dagster.components.handler import find_handler
-from mmmeta_dagster.components.role import STATUS, Given, Role, Status, about, as_in
+from mmmeta_dagster.components.role import STATUS, Role, Status, about, described, given
 from mmmeta_dagster.components.scaffold import ClientScaffolder
 from mmmeta_dagster.resource import MetadirResource
 from mmmeta_dagster.sensors import build_store_sensor
@@ -39,9 +39,9 @@ class Into(dg.Resolvable, dg.Model):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     url: Annotated[
-        Given,
+        str,
         Field(repr=False),
-        about(
+        given(
             "Of any database that SQLAlchemy knows: sqlite:///file.db, postgresql+psycopg://user@host/name."
         ),
     ]
@@ -113,7 +113,7 @@ class Work(dg.Resolvable, dg.Model):
 class Downloads(dg.Resolvable, dg.Model):
     """Matching documents that are fetched into a folder, each one once."""
 
-    dest: Annotated[Given, about("Folder for the documents; made when needed.")]
+    dest: Annotated[str, given("Folder for the documents; made when needed.")]
     filters: Filters = Field(default={})
     workers: Annotated[int, Field(ge=1), about("Documents fetched at once.")] = functions.Downloads.workers
     max_attempts: Annotated[
@@ -147,13 +147,18 @@ class Client(Role):
     archive: Annotated[
         dg.ResolvedAssetKey | None, about("Key of the publisher's asset remote, such as publisher/remote.")
     ] = None
-    state_db: Annotated[str | None, as_in(MetadirResource, "state_db")] = None
+    state_db: Annotated[str | None, about(described(MetadirResource, "state_db"))] = None
     downloads: Annotated[Downloads | None, about("Documents to fetch into a folder.")] = None
     pipelines: Annotated[
         dict[str, Work],
         about("Work on documents, by mark: the client's column that says done, such as imported."),
     ] = Field(default={})
     trigger: Annotated[Trigger | None, about("Run the job when something new was published.")] = None
+
+    @property
+    def publishes(self) -> bool:
+        """Whether the assets are a publisher's."""
+        return False
 
     def resource(self) -> MetadirResource:
         """Return the client's metadir."""

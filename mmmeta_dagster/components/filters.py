@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from mmmeta_core import ConfigError
-from mmmeta_core.files.filters import translate
 
 RELATIVE: Final[Mapping[str, str]] = {"since": ">=", "before": "<"}
 """Operators that take an age, and what each one is when the age is a time."""
@@ -21,6 +20,9 @@ def at_run_time(filters: Mapping[str, Any]) -> Callable[[], Mapping[str, Any]]:
 
     Raises `ConfigError` now for an operator that does not exist, or a value that it can't take.
     """
+    # Imported here: SQLAlchemy is slow to load, and most deployments load no YAML.
+    from mmmeta_core.files.filters import translate
+
     translate(absolute(filters, datetime.now(UTC)), _no_column, {})
     return lambda: absolute(filters, datetime.now(UTC))
 

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from mmmeta_dagster.assets import publisher_assets
-from mmmeta_dagster.components.role import Role, about, as_in
+from mmmeta_dagster.components.role import Role, about, described
 from mmmeta_dagster.components.scaffold import PublisherScaffolder
 from mmmeta_dagster.resource import MetadirResource
 
@@ -18,7 +18,7 @@ from mmmeta_dagster.resource import MetadirResource
 class Publisher(Role):
     """A publisher of documents: its assets sync → generate → remote, a job of them, and its schedule."""
 
-    files_root: Annotated[str | None, as_in(MetadirResource, "files_root")] = None
+    files_root: Annotated[str | None, about(described(MetadirResource, "files_root"))] = None
     deps: Annotated[
         list[dg.ResolvedAssetKey], about("Keys of the assets that make documents, such as scraper/documents.")
     ] = Field(default=[])
@@ -30,6 +30,11 @@ class Publisher(Role):
     upload_files: Annotated[
         bool, about("Upload documents that the archive lacks before the catalog is published.")
     ] = False
+
+    @property
+    def publishes(self) -> bool:
+        """Whether the assets are a publisher's."""
+        return True
 
     def resource(self) -> MetadirResource:
         """Return the publisher's metadir."""

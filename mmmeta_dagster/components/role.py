@@ -9,8 +9,10 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
+from mmmeta_core import ConfigError
+from mmmeta_dagster.checks import metadir_checks
 from mmmeta_dagster.resource import MetadirResource, S3Settings
 
 Status: TypeAlias = Literal["running", "stopped"]
@@ -26,25 +28,27 @@ _TRANSLATION: Final = (
 )
 
 
-def _given(value: object) -> object:
-    if value is None or value == "":
-        raise ValueError("it is empty: is the environment variable set that it comes from?")
-    return value
-
-
-Given: TypeAlias = Annotated[str, BeforeValidator(_given)]
-"""Text that has to be there; {{ env.NAME }} is nothing when the variable is not set."""
-
-
 def about(description: str) -> dg.Resolver:
     """Return what gives a field of YAML its description; one that is only pydantic's is lost beside a default."""
     resolver: dg.Resolver = dg.Resolver.default(description=description)
     return resolver
 
 
-def as_in(model: type[BaseModel], field: str) -> dg.Resolver:
-    """Return what gives a field of YAML the description that it has in `model`."""
-    return about(model.model_fields[field].description or "")
+def described(model: type[BaseModel], field: str) -> str:
+    """Return the description that a field has in `model`."""
+    return model.model_fields[field].description or ""
+
+
+def _given(context: dg.ResolutionContext, value: Any) -> str:
+    resolved = context.resolve_value(value)
+    if not isinstance(resolved, str) or not resolved:
+        raise ConfigError(f"{value} is empty: is the environment variable set that it comes from?")
+    return resolved
+
+
+def given(description: str) -> dg.Resolver:
+    """Return what makes text be there in the end: {{ env.NAME }} is nothing when the variable is not set."""
+    return dg.Resolver(_given, model_field_type=str, inject_before_resolve=False, description=description)
 
 
 _ENV: Final = re.compile(r"\{\{ *env\.(\w+) *\}\}")
@@ -68,10 +72,10 @@ def _kept(description: str) -> dg.Resolver:
 class S3(S3Settings, dg.Resolvable):
     """How to reach a bucket. What is left out comes from the usual AWS environment."""
 
-    endpoint_url: Annotated[str | None, as_in(S3Settings, "endpoint_url")] = None
-    region: Annotated[str | None, as_in(S3Settings, "region")] = None
-    profile: Annotated[str | None, as_in(S3Settings, "profile")] = None
-    anonymous: Annotated[bool, as_in(S3Settings, "anonymous")] = False
+    endpoint_url: Annotated[str | None, about(described(S3Settings, "endpoint_url"))] = None
+    region: Annotated[str | None, about(described(S3Settings, "region"))] = None
+    profile: Annotated[str | None, about(described(S3Settings, "profile"))] = None
+    anonymous: Annotated[bool, about(described(S3Settings, "anonymous"))] = False
     access_key_id: Annotated[str | None, _kept("Access key")] = None
     secret_access_key: Annotated[str | None, _kept("Secret of the access key")] = None
     session_token: Annotated[str | None, _kept("Token of temporary credentials")] = None
@@ -88,6 +92,23 @@ class Schedule(dg.Resolvable, dg.Model):
     default_status: Annotated[Status, STATUS] = "stopped"
 
 
+class Checks(dg.Resolvable, dg.Model):
+    """What is checked after each run."""
+
+    required_columns: Annotated[
+        list[str] | dict[str, float],
+        about("Columns that have to be published, or these with the share of documents that have a value."),
+    ] = Field(default=[])
+    min_ratio: Annotated[
+        float,
+        Field(ge=0, le=1),
+        about("Share of the documents of the run before that have to be there still."),
+    ] = 0.5
+    documents: Annotated[
+        int, Field(ge=0), about("Documents, picked at random, that have to be in the archive.")
+    ] = 100
+
+
 class Role(dg.Component, dg.Resolvable, dg.Model):
     """A metadir as a Dagster deployment: its resource, assets, a job of them all, and what starts it."""
 
@@ -96,15 +117,21 @@ class Role(dg.Component, dg.Resolvable, dg.Model):
         Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"),
         about("Key of the metadir's resource and name of the job; sensor and schedule are named after it."),
     ]
-    path: Annotated[Given, as_in(MetadirResource, "path")]
-    remote: Annotated[Given, as_in(MetadirResource, "remote")]
+    path: Annotated[str, given(described(MetadirResource, "path"))]
+    remote: Annotated[str, given(described(MetadirResource, "remote"))]
     s3: Annotated[S3 | None, about("How to reach the bucket; left out, as AWS tools do.")] = None
     key_prefix: Annotated[str | list[str] | None, about("Prefix of the asset keys; left out, the name.")] = (
         None
     )
     group_name: Annotated[str | None, about("Group of the assets in Dagster; left out, the name.")] = None
     schedule: Annotated[Schedule | None, about("Run the job by the clock.")] = None
+    checks: Annotated[Checks | None, about("Check the metadir and its documents after each run.")] = None
     translation: Annotated[_Translation | None, about(_TRANSLATION)] = None
+
+    @property
+    @abstractmethod
+    def publishes(self) -> bool:
+        """Whether the assets are a publisher's."""
 
     @abstractmethod
     def resource(self) -> MetadirResource:
@@ -124,6 +151,7 @@ class Role(dg.Component, dg.Resolvable, dg.Model):
         job = dg.define_asset_job(self.name, selection=dg.AssetSelection.assets(*assets))
         return dg.Definitions(
             assets=assets,
+            asset_checks=self._checked(),
             jobs=[job],
             schedules=[] if self.schedule is None else [self._by_the_clock(self.schedule, job)],
             sensors=self.sensors(job),
@@ -138,6 +166,18 @@ class Role(dg.Component, dg.Resolvable, dg.Model):
     def reached(self) -> Mapping[str, Any]:
         """Return what publishers' and clients' resources have in common."""
         return {"path": self.path, "remote": self.remote, "s3": self.s3 or S3Settings()}
+
+    def _checked(self) -> Sequence[dg.AssetChecksDefinition]:
+        if self.checks is None:
+            return []
+        return metadir_checks(
+            self.name,
+            key_prefix=self.placed()["key_prefix"],
+            publisher=self.publishes,
+            required_columns=self.checks.required_columns,
+            min_ratio=self.checks.min_ratio,
+            documents=self.checks.documents,
+        )
 
     def _translated(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         if self.translation is None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import dagster as dg
 
 _COMMON = """\
-# s3:                     # how to reach a bucket; left out, as AWS tools do
+# s3:  # how to reach a bucket; left out, as AWS tools do
   #   endpoint_url: https://storage.example.org
   #   region: eu-central-1
   #   profile: archive
@@ -16,9 +16,13 @@ _COMMON = """\
   #   access_key_id: "{{ env.ARCHIVE_KEY }}"
   #   secret_access_key: "{{ env.ARCHIVE_SECRET }}"
   #   session_token: "{{ env.ARCHIVE_TOKEN }}"
-  # key_prefix: NAME        # of the asset keys
-  # group_name: NAME        # of the assets in Dagster
-  # translation:            # what else the assets have
+  # key_prefix: NAME  # of the asset keys
+  # group_name: NAME  # of the assets in Dagster
+  # checks:  # after each run
+  #   required_columns: [title]
+  #   min_ratio: 0.5
+  #   documents: 100
+  # translation:  # what else the assets have
   #   owners: ["team:archive"]
 """
 
@@ -27,14 +31,14 @@ type: TYPE
 
 attributes:
   name: NAME
-  path: data/NAME           # the metadir _mmmeta is below it
+  path: data/NAME  # the metadir _mmmeta is below it
   files_root: data/archive  # the metadata files; left out, nothing is generated
-  remote: data/archive      # the archive: a folder or s3://bucket/prefix, also "{{{{ env.ARCHIVE }}}}"
+  remote: data/archive  # the archive: a folder or s3://bucket/prefix, also "{{{{ env.ARCHIVE }}}}"
   {_COMMON}  # deps: [scraper/documents]  # assets that make documents
-  # ensure: true            # soft-delete documents whose metadata file is gone
-  # ensure_files: true      # soft-delete documents whose own file is gone; restore those back
-  # no_meta: true           # there are no metadata files: catalog the files themselves
-  # upload_files: true      # upload documents that the archive lacks before the catalog is published
+  # ensure: true  # soft-delete documents whose metadata file is gone
+  # ensure_files: true  # soft-delete documents whose own file is gone; restore those back
+  # no_meta: true  # there are no metadata files: catalog the files themselves
+  # upload_files: true  # upload documents that the archive lacks before the catalog is published
   # schedule:
   #   cron: "0 * * * *"
   #   timezone: Europe/Berlin
@@ -46,25 +50,25 @@ type: TYPE
 
 attributes:
   name: NAME
-  path: data/NAME           # the metadir _mmmeta is below it
-  remote: data/archive      # the archive: a folder or s3://bucket/prefix, also "{{{{ env.ARCHIVE }}}}"
-  trigger:                  # run the job when something new was published
+  path: data/NAME  # the metadir _mmmeta is below it
+  remote: data/archive  # the archive: a folder, s3://bucket/prefix or https://host/path, also "{{{{ env.ARCHIVE }}}}"
+  trigger:  # run the job when something new was published
     keys: [remote_last_updated]
     # max_attempts: 3
     # minimum_interval_seconds: 30
     # default_status: running
   # archive: publisher/remote  # the publisher's asset
   # state_db: data/NAME/state.db
-  {_COMMON}  # downloads:              # documents to fetch, each one once
+  {_COMMON}  # downloads:  # documents to fetch, each one once
   #   dest: data/NAME/documents
   #   filters: {{document_type: contract}}
   #   workers: 8
   #   max_attempts: 5
   #   source: archive
   #   pool: downloads
-  # pipelines:              # work on documents, by mark: the client's column that says done
+  # pipelines:  # work on documents, by mark: the client's column that says done
   #   imported:
-  #     into:               # a table in a database; or handler: package.module:function
+  #     into:  # a table in a database; or handler: package.module:function
   #       url: sqlite:///data/NAME.db
   #       table: documents
   #       columns: [title, retrieved_at]

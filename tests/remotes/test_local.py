@@ -104,7 +104,7 @@ class TestOpening:
             "file://[",
             "~nobody-of-this-name/folder",
             "ftp://host/folder",
-            "https://host/folder",
+            "gopher://host/folder",
             "S3://bucket/a",
             "s3:/bucket/a",
             Path("s3://bucket/a"),
