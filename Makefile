@@ -8,7 +8,7 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest demo check format lint types layers clean
+.PHONY: run test test-oldest test-daemon demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -21,6 +21,9 @@ test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest -n auto --dist loadfile -W ignore::Warning tests/test_dagster_assets.py \
 	    tests/test_dagster_archive.py tests/test_dagster_checks.py tests/test_dagster_components.py \
 	    tests/test_dagster_readme.py tests/test_dagster_scenarios.py tests/test_dagster_sensor.py tests/test_files.py
+
+test-daemon: $(STAMP)
+	$(BIN)/python -m pytest -m daemon
 
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo

@@ -2,93 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
+from dagster_server import Server, until
 
 ROOT = Path(__file__).parent.parent
-SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "mmmeta"}
-PATIENCE = 150
-
-T = TypeVar("T")
 
 
-def until(found: Callable[[], T | None], what: str) -> T:
-    """Wait for a condition, and say what was waited for when it does not come."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.2)
-    raise AssertionError(f"waited in vain for {what}")
-
-
-class Example:
-    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+class Example(Server):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = port or probe.getsockname()[1]
-        self.log = folder.parent / f"log-{self.port}.txt"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        environment = {**os.environ, "MMMETA_EXAMPLE": str(self.folder), "PORT": str(self.port)}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "mmmeta_dagster.serve"],
-                cwd=ROOT,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        until(self.answers, "the web server")
-
-    def answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            self.ask("{ repositoriesOrError { __typename } }")
-        except OSError:
-            return False
-        return True
-
-    def stop(self) -> int:
-        """Do what Ctrl-C in a terminal does."""
-        assert self.process is not None
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGINT)
-        return self.process.wait(60)
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
+        super().__init__(
+            [sys.executable, "-m", "mmmeta_dagster.serve"],
+            ROOT,
+            folder.parent / "log.txt",
+            location="mmmeta",
+            MMMETA_EXAMPLE=str(folder),
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            body = json.load(answer)
-        assert "errors" not in body, body["errors"]
-        return body["data"]
 
     def stop_schedule(self) -> None:
         query = """query($s: ScheduleSelector!) { scheduleOrError(scheduleSelector: $s) {
             ... on Schedule { scheduleState { id status } } } }"""
-        state = self.ask(query, s={**SELECTOR, "scheduleName": "scrape_every_minute"})["scheduleOrError"]
+        state = self.ask(query, s={**self.selector, "scheduleName": "scrape_every_minute"})["scheduleOrError"]
         assert state["scheduleState"]["status"] == "RUNNING"
         stop = "mutation($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
         answer = self.ask(stop, id=state["scheduleState"]["id"])
@@ -98,31 +41,10 @@ class Example:
         """Scrape, generate and publish, by a run of the publisher's job; return when it is done."""
         launch = """mutation($p: ExecutionParams!) { launchRun(executionParams: $p) {
             __typename ... on LaunchRunSuccess { run { runId } } } }"""
-        params = {"selector": {**SELECTOR, "jobName": "publish"}, "runConfigData": {}}
+        params = {"selector": {**self.selector, "jobName": "publish"}, "runConfigData": {}}
         answer = self.ask(launch, p=params)["launchRun"]
         assert answer["__typename"] == "LaunchRunSuccess", answer
-        self.wait_for_success(answer["run"]["runId"])
-
-    def wait_for_success(self, run_id: str) -> None:
-        query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
-
-        def finished() -> bool:
-            status = self.ask(query, id=run_id)["runOrError"]["status"]
-            assert status not in ("FAILURE", "CANCELED"), f"run {run_id}: {status}\n{self.log.read_text()}"
-            return bool(status == "SUCCESS")
-
-        until(finished, f"the success of run {run_id}")
-
-    def ticks(self, sensor: str) -> list[dict[str, Any]]:
-        query = """query($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor {
-            sensorState { status ticks(limit: 50) { status runIds skipReason } } } } }"""
-        state = self.ask(query, s={**SELECTOR, "sensorName": sensor})["sensorOrError"]["sensorState"]
-        assert state["status"] == "RUNNING"
-        ticks: list[dict[str, Any]] = state["ticks"]
-        return ticks
-
-    def runs_of(self, sensor: str) -> list[str]:
-        return [run for tick in self.ticks(sensor) for run in tick["runIds"]]
+        self.wait_for(answer["run"]["runId"])
 
     def imported(self) -> dict[str, str]:
         """Return what Client2's database has: title by key."""
@@ -159,7 +81,7 @@ def test_a_publish_leads_to_a_tick_a_run_and_imported_rows(example: Example) -> 
     example.publish()
     first_runs = until(lambda: example.runs_of("client2_sensor"), "a run by Client2's sensor")
     for run in [*first_runs, *until(lambda: example.runs_of("client1_sensor"), "a run by Client1's sensor")]:
-        example.wait_for_success(run)
+        example.wait_for(run)
     example.touch_imported()
     first = example.imported()
     assert first
@@ -172,7 +94,7 @@ def test_a_publish_leads_to_a_tick_a_run_and_imported_rows(example: Example) -> 
         lambda: [run for run in example.runs_of("client2_sensor") if run not in first_runs], "a second run"
     )
     assert len(second_runs) == 1
-    example.wait_for_success(second_runs[0])
+    example.wait_for(second_runs[0])
     second = example.imported()
     assert len(second) > len(first)
     assert first.items() < second.items()
