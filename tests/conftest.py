@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -13,6 +14,10 @@ import boto3
 import pytest
 
 HERE = Path(__file__).parent
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job, whose children would not hear Ctrl-C either; tests send it to theirs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test-access",
