@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias, get_args, runtime_checkable
 import orjson
 
 from mmmeta_core.database.sqlite import CHUNK
-from mmmeta_core.database.state import State, check_writable
+from mmmeta_core.database.state import State, check_values
 from mmmeta_core.database.work import Claim, On, OnChange, Work
 from mmmeta_core.errors import ConfigError, UnavailableError
 from mmmeta_core.files import File, Files
@@ -328,9 +328,8 @@ class _Run:
     def _handle(self, file: File, outcome: _Outcome) -> None:
         try:
             values = dict(self._bounded(file) or {})
-            owners = self.state.owners() if values else {}
-            for column in values:
-                check_writable(column, owners)
+            if values:
+                check_values(values, self.state.owners())
             outcome.done[file.key] = values
         except (KeyboardInterrupt, *_STOPS):
             raise

@@ -89,7 +89,7 @@ def encode(value: Any, kind: Kind) -> Sql:
     NaN and NaT are NULL (what pandas means by them); an infinity, an integer beyond 64 bits, and text that is not
     UTF-8 are misfits.
     """
-    if value is None or (isinstance(value, datetime) and value != value):  # NaT is a datetime
+    if value is None or (isinstance(value, float | datetime) and value != value):  # NaT is a datetime
         return None
     own = kind_of(value)
     if own in PLAIN_KINDS and kind in PLAIN_KINDS:
@@ -171,7 +171,7 @@ def _plain(value: str | int | float | date) -> Sql:
     if isinstance(value, float):
         if math.isinf(value):
             raise Misfit("an infinite number")
-        return None if math.isnan(value) else value
+        return value
     if isinstance(value, int):
         if not -_INT64 <= value < _INT64:
             raise Misfit("an integer beyond 64 bits")

@@ -280,11 +280,13 @@ def project(tmp_path: Path) -> Path:
 
 def command(project: Path, *arguments: str, status: int = 0) -> str:
     program = Path(sys.executable).with_name("dg")
-    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    home = project / ".dagster_home"
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}")  # its notice would be in the output
     done = subprocess.run(
         [program, *arguments],
         cwd=project,
-        env=environment | {"PYTHONPATH": "src", "DAGSTER_DISABLE_TELEMETRY": "1", "NO_COLOR": "1"},
+        env=os.environ | {"PYTHONPATH": "src", "DAGSTER_HOME": str(home), "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -99,6 +99,15 @@ def test_what_a_handler_returns_is_kept_with_the_mark(m: Metadir) -> None:
     assert failure.error.startswith("ReadOnlyColumnError: column 'document_type' belongs to the publisher")
 
 
+@pytest.mark.parametrize("value", [float("inf"), object(), [object()]])
+def test_a_result_that_can_not_be_kept_is_that_documents_alone(m: Metadir, value: object) -> None:
+    result = m.files.process(lambda file: {"score": value if file.key == "d4" else file["pages"]})
+    assert (result.processed, result.failed) == (9, 1)
+    assert [failure.key for failure in m.failures()] == ["d4"]
+    scores = {file.key: file["score"] for file in m.files(imported=True)}
+    assert scores == {f"d{n}": n for n in range(10) if n != 4}
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), MemoryError(), RecursionError("deep")])
 def test_a_failure_is_that_documents_alone(m: Metadir, workers: int, error: BaseException) -> None:

@@ -94,6 +94,16 @@ def check_writable(name: str, owners: Mapping[str, Owner]) -> None:
             raise ColumnError(f"column {name!r} differs from {other!r} only in case or spaces: use {other!r}")
 
 
+def check_values(values: Mapping[str, Any], owners: Mapping[str, Owner]) -> None:
+    """Raise unless a client may write all of these columns, and each value can be kept, be it as JSON.
+
+    Raises as `check_writable` does, and `DocumentError` for a value.
+    """
+    for name in values:
+        check_writable(name, owners)
+    Columns({}).fit(values)
+
+
 @dataclass(frozen=True)
 class Merged:
     """What a merge changed. `clashes` are the client's columns that the publisher publishes too.
