@@ -1,12 +1,13 @@
 """mmmeta as a citizen of Dagster: a resource, assets for publishers and clients, and a sensor on a store timestamp."""
 
 from mmmeta_dagster.archive import archive_asset, build_archive_sensor
-from mmmeta_dagster.assets import Downloads, Pipeline, WorkConfig, client_assets, publisher_assets
+from mmmeta_dagster.assets import client_assets, publisher_assets
 from mmmeta_dagster.checks import freshness, metadir_checks, with_freshness
 from mmmeta_dagster.components import Client, Publisher
 from mmmeta_dagster.frames import DocumentsIOManager
 from mmmeta_dagster.resource import MetadirResource, S3Settings
 from mmmeta_dagster.sensors import build_store_sensor
+from mmmeta_dagster.work import Downloads, Pipeline, WorkConfig
 
 __all__ = [
     "Client",

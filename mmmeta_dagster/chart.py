@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Sequence
 from html import escape
 
 _WIDTH = 640
@@ -14,19 +14,19 @@ _COLOUR = "#4f43dd"
 _GREY = "#6b7280"
 
 
-def bar_chart(title: str, bars: Mapping[str, int]) -> str:
-    """Return Markdown with the picture: one bar an entry, in their order, with its value above and its name below."""
+def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> str:
+    """Return Markdown with the picture: one bar a pair, in their order, with its value above and its name below."""
     svg = _svg(title, bars)
     return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
-def _svg(title: str, bars: Mapping[str, int]) -> str:
-    highest = max(bars.values(), default=0) or 1
+def _svg(title: str, bars: Sequence[tuple[str, int]]) -> str:
+    highest = max((value for _, value in bars), default=0) or 1
     step = (_WIDTH - 2 * _MARGIN) / max(len(bars), 1)
     room = _HEIGHT - 3.5 * _MARGIN
     every = max(1, -(-len(bars) * 52 // (_WIDTH - 2 * _MARGIN)))  # as many names as can be read
     parts = [_text(_WIDTH / 2, 18, title, size=13)]
-    for number, (name, value) in enumerate(bars.items()):
+    for number, (name, value) in enumerate(bars):
         x, height = _MARGIN + number * step, room * value / highest
         top = _HEIGHT - 1.5 * _MARGIN - height
         width = min(step * 0.8, _WIDEST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from mmmeta_core.types import Kind
 from mmmeta_dagster.chart import bar_chart
 
 REVISION: Final = "mmmeta/revision"
+LEFT: Final = "mmmeta/left"
 _SHOWN_ROWS: Final = 20
 _PREVIEW_ROWS: Final = 5
 _PREVIEW_COLUMNS: Final = 8
@@ -86,7 +87,7 @@ def of_documents(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
         for file in files.find(order_by="-__meta_added", _limit=_PREVIEW_ROWS)
     ]
     days = list(files.per_day("__meta_added", _CHART_DAYS))
-    chart = {"mmmeta/added_by_day": dg.MetadataValue.md(bar_chart("documents added, by day", dict(days)))}
+    chart = {"mmmeta/added_by_day": dg.MetadataValue.md(bar_chart("documents added, by day", days))}
     columns = {name: kind for name, kind in kinds.items() if name != unique}
     return {
         **of_columns(unique, columns, "files"),
@@ -123,6 +124,17 @@ def of_pipeline(metadir: Metadir, mark: str) -> dict[str, dg.MetadataValue[Any]]
     ]
     done = metadir.files.count(**{mark: True})
     return {"dagster/row_count": dg.MetadataValue.int(done)} | _table("mmmeta/failures", rows)
+
+
+def of_backlog(backlog: Sequence[tuple[datetime, int]]) -> dict[str, dg.MetadataValue[Any]]:
+    """Return a chart of how many documents a pipeline had left after each of its last runs, the latest last.
+
+    Nothing where there never was one left: a row of zeros is no picture.
+    """
+    if not any(left for _, left in backlog):
+        return {}
+    bars = [(f"{at:%m-%d %H:%M}", left) for at, left in backlog]
+    return {"mmmeta/backlog": dg.MetadataValue.md(bar_chart("documents left, by run (UTC)", bars))}
 
 
 def _times(insight: Insight) -> dict[str, dg.MetadataValue[Any]]:

@@ -195,7 +195,7 @@ def test_a_remote_that_does_not_answer_is_tried_again_by_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr("mmmeta_dagster.assets._RETRY_SECONDS", 0)
+    monkeypatch.setattr("mmmeta_dagster.common._RETRY_SECONDS", 0)
     client = MetadirResource(
         path=str(tmp_path / "client"), remote="s3://bucket/x?endpoint=http://127.0.0.1:9"
     )

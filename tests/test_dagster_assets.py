@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +23,7 @@ from mmmeta_dagster import (
     MetadirResource,
     Pipeline,
     S3Settings,
+    WorkConfig,
     client_assets,
     publisher_assets,
 )
@@ -349,3 +353,83 @@ def test_cancelling_a_run_loses_nothing(tmp_path: Path) -> None:
 def test_a_pipeline_and_downloads_can_not_have_one_mark() -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="give the pipeline another one"):
         client_assets("client", downloads=Downloads("x"), process={"downloaded": lambda _: None})
+
+
+def test_a_pipeline_shows_its_backlog_run_by_run(tmp_path: Path, scrape: Scrape) -> None:
+    for number in range(3):
+        scrape(f"d{number}")
+    (tmp_path / "remote").mkdir()
+    publish(tmp_path, str(tmp_path / "remote"))
+    assets = client_assets("client", process={"imported": lambda file: None})
+    resources = {"client": MetadirResource(path=str(tmp_path / "client"), remote=str(tmp_path / "remote"))}
+    charts = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(3):
+            config = dg.RunConfig(ops={"imports": WorkConfig(limit=1)})
+            result = dg.materialize(assets, instance=instance, resources=resources, run_config=config)
+            charts.append(picture(metadata_of(result, "imports").get("mmmeta/backlog")))
+    assert [values(chart) for chart in charts] == [["2"], ["2", "1"], ["2", "1", "0"]]
+
+
+def test_a_pipeline_without_a_backlog_has_no_chart_of_it(tmp_path: Path, scrape: Scrape) -> None:
+    scrape("a")
+    (tmp_path / "remote").mkdir()
+    publish(tmp_path, str(tmp_path / "remote"))
+    resources = {"client": MetadirResource(path=str(tmp_path / "client"), remote=str(tmp_path / "remote"))}
+    result = dg.materialize(
+        client_assets("client", process={"imported": lambda file: None}), resources=resources
+    )
+    assert "mmmeta/backlog" not in metadata_of(result, "imports")
+
+
+def picture(markdown: str | None) -> str:
+    """Return the SVG that is in a chart's Markdown."""
+    assert markdown is not None
+    return base64.b64decode(markdown.rsplit("base64,", 1)[1].removesuffix(")")).decode()
+
+
+def values(svg: str) -> list[str]:
+    """Return what is written above the bars."""
+    return [text for text in re.findall(r">([^<]+)</text>", svg) if text.isdigit()]
+
+
+class Importer:
+    def __call__(self, file: File, title: str = "") -> None: ...
+
+    def method(self, file: File) -> None: ...
+
+
+def plain(file: File) -> None: ...
+
+
+@functools.wraps(plain)
+def wrapped(file: File) -> None:
+    plain(file)
+
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (plain, "plain"),
+        (wrapped, "plain"),
+        (Importer().method, "Importer.method"),
+        (Importer(), "Importer.__call__"),
+        (functools.partial(Importer(), title="x"), "Importer.__call__"),
+    ],
+)
+def test_an_asset_links_to_the_code_of_its_handler(handler: Any, name: str) -> None:
+    (spec,) = [s for s in specs_of(handler) if s.key.path == ["imports"]]
+    (reference,) = spec.metadata["dagster/code_references"].code_references
+    assert (reference.file_path, reference.label) == (__file__, name)
+    line = Path(__file__).read_text(encoding="utf-8").splitlines()[reference.line_number - 1]
+    assert f"def {name.rsplit('.')[-1]}(" in line
+
+
+def test_a_handler_that_is_not_written_in_python_has_no_code_to_link_to() -> None:
+    (spec,) = [s for s in specs_of(print) if s.key.path == ["imports"]]
+    assert "dagster/code_references" not in spec.metadata
+
+
+def specs_of(handler: Any) -> list[dg.AssetSpec]:
+    assets = client_assets("client", process={"imported": handler})
+    return [spec for asset in assets for spec in asset.specs]

@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field, model_validator
 from mmmeta_core.database.work import OnChange
 from mmmeta_core.into import into_database
 from mmmeta_core.process import Handler
-from mmmeta_dagster import assets as functions
+from mmmeta_dagster import work as functions
+from mmmeta_dagster.assets import client_assets
 from mmmeta_dagster.components.filters import at_run_time
 from mmmeta_dagster.components.handler import find_handler
 from mmmeta_dagster.components.role import STATUS, Role, Status, about, described, given
@@ -166,7 +167,7 @@ class Client(Role):
 
     def assets(self) -> Sequence[dg.AssetsDefinition]:
         """Return sync, update, downloads and an asset a pipeline."""
-        return functions.client_assets(
+        return client_assets(
             self.name,
             archive=self.archive,
             downloads=None if self.downloads is None else self.downloads.downloads(),
