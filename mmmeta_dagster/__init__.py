@@ -3,13 +3,14 @@
 from mmmeta_dagster.archive import archive_asset, build_archive_sensor
 from mmmeta_dagster.assets import client_assets, publisher_assets
 from mmmeta_dagster.checks import freshness, metadir_checks, with_freshness
-from mmmeta_dagster.components import Client, Publisher
+from mmmeta_dagster.components import Archive, Client, Publisher
 from mmmeta_dagster.frames import DocumentsIOManager
 from mmmeta_dagster.resource import MetadirResource, S3Settings
 from mmmeta_dagster.sensors import build_store_sensor
 from mmmeta_dagster.work import Downloads, Pipeline, WorkConfig
 
 __all__ = [
+    "Archive",
     "Client",
     "DocumentsIOManager",
     "Downloads",

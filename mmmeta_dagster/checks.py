@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import dagster as dg
 
@@ -13,6 +13,7 @@ from mmmeta_core.verify import Fill, VerifyResult, fill
 from mmmeta_dagster.resource import find_resource
 
 AssetKeyLike: TypeAlias = dg.AssetKey | str | Sequence[str]
+AssetT = TypeVar("AssetT", bound=dg.AssetsDefinition | dg.AssetSpec)
 Look: TypeAlias = Callable[[dg.AssetCheckExecutionContext, Metadir], dg.AssetCheckResult]
 
 _ROWS: Final = "dagster/row_count"
@@ -72,9 +73,7 @@ def freshness(hours: float, *, warn_hours: float | None = None) -> dg.FreshnessP
     return dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours), warn_window=warn)
 
 
-def with_freshness(
-    assets: Iterable[dg.AssetsDefinition | dg.AssetSpec], key: AssetKeyLike, policy: dg.FreshnessPolicy
-) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def with_freshness(assets: Iterable[AssetT], key: AssetKeyLike, policy: dg.FreshnessPolicy) -> list[AssetT]:
     """Return the assets, the one of this key with the policy: `with_freshness(assets, "remote", freshness(24))`.
 
     Raises `DagsterInvalidDefinitionError` when none of them has this key.
@@ -85,7 +84,7 @@ def with_freshness(
         found.add(spec.key)
         return spec.replace_attributes(freshness_policy=policy) if spec.key == wanted else spec
 
-    mapped = list(dg.map_asset_specs(apply, assets))
+    mapped = [cast("AssetT", one) for one in dg.map_asset_specs(apply, assets)]
     if wanted not in found:
         known = ", ".join(sorted(one.to_user_string() for one in found))
         raise dg.DagsterInvalidDefinitionError(f"no asset {wanted.to_user_string()} among {known}")

@@ -21,8 +21,8 @@ import yaml
 from conftest import Scrape
 
 from mmmeta_core.files import File
-from mmmeta_dagster import Client, MetadirResource, Publisher, S3Settings
-from mmmeta_dagster.components.role import S3
+from mmmeta_dagster import Archive, Client, MetadirResource, Publisher, S3Settings, freshness
+from mmmeta_dagster.components.settings import S3
 
 ROOT = Path(__file__).parent.parent
 SEEN: list[str] = []
@@ -204,14 +204,19 @@ def test_errors_do_not_show_a_password() -> None:
     assert "hidden" not in str(raised.value)
 
 
-@pytest.mark.parametrize("component", [Publisher, Client])
-def test_every_field_has_a_description_and_is_in_what_is_scaffolded(
-    component: type[Publisher | Client], tmp_path: Path
-) -> None:
+ROLES = (Archive, Client, Publisher)
+Role = type[Archive | Client | Publisher]
+PARTS: dict[Role, list[str]] = {
+    Archive: ["S3", "Freshness", "Watch"],
+    Client: ["S3", "Schedule", "Checks", "Work", "Into", "Downloads", "Trigger"],
+    Publisher: ["S3", "Schedule", "Checks", "Freshness"],
+}
+
+
+@pytest.mark.parametrize("component", ROLES)
+def test_every_field_has_a_description_and_is_in_what_is_scaffolded(component: Role, tmp_path: Path) -> None:
     schema = component.model().model_json_schema()
-    ours = {name: schema["$defs"][f"{name}Model"] for name in ("S3", "Schedule")}
-    if component is Client:
-        ours |= {name: schema["$defs"][f"{name}Model"] for name in ("Work", "Into", "Downloads", "Trigger")}
+    ours = {name: schema["$defs"][f"{name}Model"] for name in PARTS[component]}
     assert set(ours["S3"]["properties"]) == set(S3Settings.model_fields) == set(S3.model_fields)
     text = everything(scaffolded(component, tmp_path))
     for part in (schema, *ours.values()):
@@ -220,7 +225,7 @@ def test_every_field_has_a_description_and_is_in_what_is_scaffolded(
             assert re.search(rf"\b{name}\b", text), f"{name} is not in the scaffolded file"
 
 
-def scaffolded(component: type[Publisher | Client], folder: Path) -> str:
+def scaffolded(component: Role, folder: Path) -> str:
     request = dg.ScaffoldRequest(
         type_name=f"mmmeta_dagster.{component.__name__}",
         target_path=folder / "my-archive",
@@ -239,10 +244,10 @@ def everything(text: str) -> str:
     return re.sub(r"^( +)# ", r"\1", text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("component", [Publisher, Client])
+@pytest.mark.parametrize("component", ROLES)
 @pytest.mark.parametrize("whole", [False, True])
 def test_what_is_scaffolded_loads_also_with_all_that_is_commented_out(
-    component: type[Publisher | Client], whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    component: Role, whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = scaffolded(component, tmp_path)
     attributes = yaml.safe_load(everything(text) if whole else text)["attributes"]
@@ -261,11 +266,41 @@ def test_what_the_docs_show_runs(
     assert len(blocks) >= 3
     for block in blocks:
         told = yaml.safe_load(block)
-        component = {"Publisher": Publisher, "Client": Client}[told["type"].removeprefix("mmmeta_dagster.")]
+        component = {role.__name__: role for role in ROLES}[told["type"].removeprefix("mmmeta_dagster.")]
         defs = load(component, yaml.safe_dump(told["attributes"]))
         dg.Definitions.validate_loadable(defs)
-        if "s3" not in told["attributes"]:
+        if component is not Archive and "s3" not in told["attributes"]:
             run(instance, defs, told["attributes"]["name"])
+
+
+def test_an_archive_is_an_asset_that_is_new_when_it_was_published(
+    instance: dg.DagsterInstance, scrape: Scrape
+) -> None:
+    text = """{name: city, remote: archive, description: Letters., owners: ["team:archive"],
+        watch: {default_status: running}, freshness: {hours: 48, warn_hours: 24}}"""
+    defs = load(Archive, text)
+    (spec,) = defs.resolve_all_asset_specs()
+    assert (spec.key.to_user_string(), spec.group_name, spec.description) == (
+        "city/remote",
+        "city",
+        "Letters.",
+    )
+    assert (list(spec.owners), spec.freshness_policy) == (["team:archive"], freshness(48, warn_hours=24))
+    publish(instance, scrape)
+    sensor = defs.resolve_sensor_def("city_sensor")
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    context = dg.build_sensor_context(instance, resources=defs.resources)
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    (event,) = sensor.evaluate_tick(context).asset_events
+    assert event.asset_key == spec.key
+    assert event.metadata["mmmeta/revision"].value == 1
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+
+
+def test_a_publishers_silence_is_watched(instance: dg.DagsterInstance) -> None:
+    defs = load(Publisher, PUBLISHER[:-1] + ", freshness: {hours: 2}}")
+    policies = {spec.key.path[-1]: spec.freshness_policy for spec in defs.resolve_all_asset_specs()}
+    assert policies == {"sync": None, "generate": None, "remote": freshness(2)}
 
 
 # --- the command line
@@ -306,7 +341,7 @@ def replace(project: Path, old: str, new: str) -> int:
 
 def test_dg_lists_both_components(project: Path) -> None:
     keys = [item["key"] for item in json.loads(command(project, "list", "components", "--json"))["items"]]
-    assert {"mmmeta_dagster.Client", "mmmeta_dagster.Publisher"} <= set(keys)
+    assert {f"mmmeta_dagster.{role.__name__}" for role in ROLES} <= set(keys)
 
 
 def test_dg_shows_the_line_of_a_typo(project: Path) -> None:

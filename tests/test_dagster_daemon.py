@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,7 @@ def test_scenarios(archive: ThrowawayArchive) -> None:
         first_tick_and_advance(archive, deployment)
         changes_during_a_run(archive, deployment)
         a_value_that_goes_back(archive, deployment)
+        a_publisher_whose_clock_is_behind(archive, deployment)
         a_remote_that_is_away(archive, deployment)
         a_run_that_fails(archive, deployment)
     finally:
@@ -166,6 +168,19 @@ def a_value_that_goes_back(archive: ThrowawayArchive, deployment: Deployment) ->
         deployment.wait_for(deployment.next_run(before, "watch_version"))
         deployment.skips("nothing new", "watch_version")
     deployment.skips("nothing new")
+
+
+def a_publisher_whose_clock_is_behind(archive: ThrowawayArchive, deployment: Deployment) -> None:
+    """What it publishes has times before the client's last update."""
+    before = deployment.runs_of("watch")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("mmmeta_core.sync.push", "mmmeta_core.database.catalog"):
+            patch.setattr(f"{module}.utcnow", lambda: datetime(2001, 1, 1, tzinfo=UTC))
+        archive.publish({"content_hash": "late"})
+    assert archive.publisher.store["remote_last_updated"] < datetime.now(UTC) - timedelta(seconds=1)
+    deployment.wait_for(deployment.next_run(before))
+    deployment.skips("nothing new")
+    assert deployment.seen()["late"] == 1
 
 
 def a_remote_that_is_away(archive: ThrowawayArchive, deployment: Deployment) -> None:

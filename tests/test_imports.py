@@ -38,6 +38,7 @@ PUBLIC = {
         "never",
     ],
     "mmmeta_dagster": [
+        "Archive",
         "Client",
         "DocumentsIOManager",
         "Downloads",

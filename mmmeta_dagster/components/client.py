@@ -15,8 +15,9 @@ from mmmeta_dagster import work as functions
 from mmmeta_dagster.assets import client_assets
 from mmmeta_dagster.components.filters import at_run_time
 from mmmeta_dagster.components.handler import find_handler
-from mmmeta_dagster.components.role import STATUS, Role, Status, about, described, given
+from mmmeta_dagster.components.role import Role
 from mmmeta_dagster.components.scaffold import ClientScaffolder
+from mmmeta_dagster.components.settings import STATUS, Status, about, described, given
 from mmmeta_dagster.resource import MetadirResource
 from mmmeta_dagster.sensors import build_store_sensor
 

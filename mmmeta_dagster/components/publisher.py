@@ -9,8 +9,10 @@ import dagster as dg
 from pydantic import Field
 
 from mmmeta_dagster.assets import publisher_assets
-from mmmeta_dagster.components.role import Role, about, described
+from mmmeta_dagster.checks import with_freshness
+from mmmeta_dagster.components.role import Role
 from mmmeta_dagster.components.scaffold import PublisherScaffolder
+from mmmeta_dagster.components.settings import Freshness, about, described
 from mmmeta_dagster.resource import MetadirResource
 
 
@@ -31,6 +33,10 @@ class Publisher(Role):
         bool, about("Upload documents that the archive lacks before the catalog is published.")
     ] = False
 
+    freshness: Annotated[
+        Freshness | None, about("Let Dagster say when nothing was published for so long.")
+    ] = None
+
     @property
     def publishes(self) -> bool:
         """Whether the assets are a publisher's."""
@@ -42,7 +48,7 @@ class Publisher(Role):
 
     def assets(self) -> Sequence[dg.AssetsDefinition]:
         """Return sync, generate and remote."""
-        return publisher_assets(
+        assets = publisher_assets(
             self.name,
             deps=self.deps,
             ensure=self.ensure,
@@ -51,3 +57,6 @@ class Publisher(Role):
             upload_files=self.upload_files,
             **self.placed(),
         )
+        if self.freshness is None:
+            return assets
+        return with_freshness(assets, assets[-1].key, self.freshness.policy())

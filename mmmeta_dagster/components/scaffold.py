@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import dagster as dg
 
-_COMMON = """\
+_S3 = """\
 # s3:  # how to reach a bucket; left out, as AWS tools do
   #   endpoint_url: https://storage.example.org
   #   region: eu-central-1
@@ -16,7 +16,10 @@ _COMMON = """\
   #   access_key_id: "{{ env.ARCHIVE_KEY }}"
   #   secret_access_key: "{{ env.ARCHIVE_SECRET }}"
   #   session_token: "{{ env.ARCHIVE_TOKEN }}"
-  # key_prefix: NAME  # of the asset keys
+"""
+
+_COMMON = f"""\
+{_S3}  # key_prefix: NAME  # of the asset keys
   # group_name: NAME  # of the assets in Dagster
   # checks:  # after each run
   #   required_columns: [title]
@@ -39,9 +42,30 @@ attributes:
   # ensure_files: true  # soft-delete documents whose own file is gone; restore those back
   # no_meta: true  # there are no metadata files: catalog the files themselves
   # upload_files: true  # upload documents that the archive lacks before the catalog is published
+  # freshness:  # let Dagster say when nothing was published for so long
+  #   hours: 48
+  #   warn_hours: 24
   # schedule:
   #   cron: "0 * * * *"
   #   timezone: Europe/Berlin
+  #   default_status: running
+"""
+
+_ARCHIVE = f"""\
+type: TYPE
+
+attributes:
+  name: NAME
+  remote: data/archive  # a folder, s3://bucket/prefix or https://host/path, also "{{{{ env.ARCHIVE }}}}"
+  {_S3}  # key: NAME/remote  # of the asset
+  # group_name: NAME  # of the asset in Dagster
+  # description: Letters of the city, since 2019.
+  # owners: ["team:archive"]
+  # freshness:  # let Dagster say when nothing was published for so long
+  #   hours: 48
+  #   warn_hours: 24
+  # watch:  # look for new revisions
+  #   minimum_interval_seconds: 30
   #   default_status: running
 """
 
@@ -88,7 +112,7 @@ attributes:
 """
 
 
-class _RoleScaffolder(dg.Scaffolder[Any]):
+class _TextScaffolder(dg.Scaffolder[Any]):
     text: ClassVar[str]
 
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
@@ -105,13 +129,19 @@ class _RoleScaffolder(dg.Scaffolder[Any]):
             (request.target_path / "defs.yaml").write_text(text, encoding="utf-8")
 
 
-class PublisherScaffolder(_RoleScaffolder):
+class PublisherScaffolder(_TextScaffolder):
     """Writes a publisher."""
 
     text = _PUBLISHER
 
 
-class ClientScaffolder(_RoleScaffolder):
+class ArchiveScaffolder(_TextScaffolder):
+    """Writes an archive that is published elsewhere."""
+
+    text = _ARCHIVE
+
+
+class ClientScaffolder(_TextScaffolder):
     """Writes a client."""
 
     text = _CLIENT
