@@ -8,7 +8,7 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-daemon demo check format lint types layers clean
+.PHONY: run test test-oldest test-daemon screenshots demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -24,6 +24,11 @@ test-oldest: $(OLDEST)/.installed
 
 test-daemon: $(STAMP)
 	$(BIN)/python -m pytest -m daemon
+
+# Chromium has to be on PATH: apt-get install chromium
+screenshots: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group screenshots
+	$(BIN)/python docs/screenshots.py
 
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo

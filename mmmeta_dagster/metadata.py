@@ -91,8 +91,8 @@ def of_documents(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
     columns = {name: kind for name, kind in kinds.items() if name != unique}
     return {
         **of_columns(unique, columns, "files"),
-        **_table("mmmeta/newest", rows),
         **(chart if days else {}),
+        **_table("mmmeta/newest", rows),
     }
 
 

@@ -175,7 +175,7 @@ def a_publisher_whose_clock_is_behind(archive: ThrowawayArchive, deployment: Dep
     before = deployment.runs_of("watch")
     with pytest.MonkeyPatch.context() as patch:
         for module in ("mmmeta_core.sync.push", "mmmeta_core.database.catalog"):
-            patch.setattr(f"{module}.utcnow", lambda: datetime(2001, 1, 1, tzinfo=UTC))
+            patch.setattr(sys.modules[module], "utcnow", lambda: datetime(2001, 1, 1, tzinfo=UTC))
         archive.publish({"content_hash": "late"})
     assert archive.publisher.store["remote_last_updated"] < datetime.now(UTC) - timedelta(seconds=1)
     deployment.wait_for(deployment.next_run(before))
