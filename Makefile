@@ -8,7 +8,7 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-daemon screenshots demo check format lint types layers clean
+.PHONY: run test test-oldest test-daemon screenshots bench demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -24,6 +24,10 @@ test-oldest: $(OLDEST)/.installed
 
 test-daemon: $(STAMP)
 	$(BIN)/python -m pytest -m daemon
+
+# make bench N="1000 10000" ROUNDS=5 …
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(N) --rounds $(or $(ROUNDS),5) --originals
 
 # Chromium has to be on PATH: apt-get install chromium
 screenshots: $(STAMP)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
 from mmmeta_core.config import Config, expand
-from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, STATE_BOOKKEEPING, STATE_RESCUED
 from mmmeta_core.database.state import State, check_writable
+from mmmeta_core.files.layout import Layout
 from mmmeta_core.files.placing import Folder
 from mmmeta_core.sources import Sources
-from mmmeta_core.types import Key, Kind, Row, decode
+from mmmeta_core.types import Key, Kind, Row
 
 log = logging.getLogger(__name__)
 
@@ -52,21 +50,30 @@ class File(Mapping[str, Any]):
     Setting a column of the publisher's raises `ReadOnlyColumnError` at once.
     """
 
+    __slots__ = ("_changed", "_config", "_layout", "_read", "_row", "_sources", "_state")
+
     def __init__(
-        self, row: Row, kinds: Mapping[str, Kind], state: State, config: Config, sources: Sources
+        self, row: Sequence[Any], layout: Layout, state: State, config: Config, sources: Sources
     ) -> None:
-        """Take a raw row of the state db."""
+        """Take a raw row of the state db; it is decoded when that is needed."""
+        self._row = row
+        self._layout = layout
         self._state = state
         self._config = config
         self._sources = sources
-        self._kinds = kinds
-        self._values = decode_row(row, kinds)
-        self._changed: dict[str, Any] = {}
+        self._read: Row | None = None
+        self._changed: dict[str, Any] | None = None
+
+    @property
+    def _values(self) -> Row:
+        if self._read is None:
+            self._read = self._layout.decode(self._row)
+        return self._read
 
     @property
     def key(self) -> Key:
         """The value of the key column."""
-        key: Key = self._values[self._config.unique]
+        key: Key = self[self._config.unique]
         return key
 
     @property
@@ -78,12 +85,12 @@ class File(Mapping[str, Any]):
     def published_kinds(self) -> dict[str, Kind]:
         """The columns that the publisher writes, and their kinds; key and bookkeeping left out."""
         owners = self._state.owners()
-        return {name: kind for name, kind in self._kinds.items() if owners.get(name) == "publisher"}
+        return {name: kind for name, kind in self._layout.kinds.items() if owners.get(name) == "publisher"}
 
     @property
     def rescued(self) -> dict[str, Any]:
         """What the document says that has no column of its own: its name can't be one, or there were too many."""
-        there = {*self._kinds, *self._state.owners()}
+        there = {*self._layout.kinds, *self._state.owners()}
         return {name: value for name, value in self._values.items() if name not in there}
 
     @property
@@ -118,6 +125,8 @@ class File(Mapping[str, Any]):
         return folder.path / folder.put(self, source=source).name
 
     def __getitem__(self, column: str) -> Any:
+        if self._read is None and (at := self._layout.plain(self._row, column)) is not None:
+            return self._row[at]
         if column not in self._values:
             warn_unknown(self._state, column, self._values)
         return self._values.get(column)
@@ -146,33 +155,18 @@ class File(Mapping[str, Any]):
         for column in changes:
             check_writable(column, owners)
         self._values.update(changes)
-        self._changed.update(changes)
+        self._changed = {**(self._changed or {}), **changes}
 
     def save(self) -> None:
         """Write the changed columns into the state db, durably and as a whole; new columns come into being."""
         if self._changed:
             self._state.save([(self.key, self._changed)])
-            self._changed = {}
+            self._changed = None
 
     def __repr__(self) -> str:
         return f"<File {self.name!r} {self._config.unique}={self.key!r}>"
 
 
-def decode_row(row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
-    """Return a row's values as they were written: by kind, with the rescued ones in their places.
-
-    What a document itself says under a name of our bookkeeping is not shown.
-    """
-    values = {name: decode(raw, kinds.get(name, "text")) for name, raw in row.items() if name not in _RESCUED}
-    for column in _RESCUED:
-        if row.get(column):
-            rescued = orjson.loads(row[column])
-            values |= {name: value for name, value in rescued.items() if name not in _BOOKKEEPING}
-    return values
-
-
-_RESCUED = (RESCUED, STATE_RESCUED)
-_BOOKKEEPING = PUBLISHED_BOOKKEEPING.keys() | STATE_BOOKKEEPING.keys()
 _warned: set[tuple[str, str]] = set()
 
 

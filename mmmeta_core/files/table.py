@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mmmeta_core.config import Config
 from mmmeta_core.database.columns import RESCUED, STATE_RESCUED, fold
 from mmmeta_core.database.state import PRAGMAS, State
 from mmmeta_core.errors import ColumnError
-from mmmeta_core.files.file import File, decode_row, warn_unknown
+from mmmeta_core.files.file import File, warn_unknown
+from mmmeta_core.files.layout import Layout
 from mmmeta_core.files.publish import Publisher
 from mmmeta_core.sources import Sources
 from mmmeta_core.types import Key, Kind, Row, is_key
@@ -63,9 +65,15 @@ class Files:
         arguments = {name: filters.pop(name) for name in _ARGUMENTS if name in filters}
         arguments["order_by"] = list(self._orderings(table, arguments.get("order_by")))
         where = self._where(table, filters, deleted)
-        kinds = self._state.kinds()
-        for row in table.find(*clauses, *where, **arguments):
-            yield File(dict(row), kinds, self._state, self._config, self._sources)
+        with closing(table.find(*clauses, *where, **arguments)) as found:
+            if found.result_proxy is None:
+                return
+            layout = Layout(found.keys, self._state.kinds())
+            parts = (self._state, self._config, self._sources)
+            step = arguments.get("_step", _STEP)
+            for rows in found.result_proxy.partitions(step) if step else [found.result_proxy.fetchall()]:
+                for row in rows:
+                    yield File(row, layout, *parts)
 
     __call__ = find
     all = find
@@ -92,17 +100,18 @@ class Files:
         if names and not there:
             yield from ([dict.fromkeys(names)] if table.count(*where) else [])
             return
-        kinds = self._state.kinds()
+        layout = Layout(there, self._state.kinds())
         for row in table.distinct(*there, *where, **arguments):
-            values = decode_row(row, kinds)
+            values = layout.decode([row[name] for name in there])
             yield {name: None if column is None else values[column.key] for name, column in found.items()}
 
     def get(self, key: Key) -> File | None:
         """Return the document with this key, also a soft-deleted one, or None."""
         row = self._state.row(key) if is_key(key) else None
-        return (
-            None if row is None else File(row, self._state.kinds(), self._state, self._config, self._sources)
-        )
+        if row is None:
+            return None
+        layout = Layout(tuple(row), self._state.kinds())
+        return File(tuple(row.values()), layout, self._state, self._config, self._sources)
 
     def to_pandas(self, *, deleted: bool | None = False, **filters: Any) -> Any:
         """Return the matching documents as a pandas DataFrame; pandas is imported here only.
@@ -316,4 +325,5 @@ _DTYPES: Final[Mapping[Kind, str | None]] = {
     "datetime": "datetime64[us, UTC]",
     "json": None,
 }
+_STEP: Final = 1_000
 _ARGUMENTS: Final = ("_limit", "_offset", "order_by", "_streamed", "_step")

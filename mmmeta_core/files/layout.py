@@ -1,0 +1,61 @@
+"""How rows of the state db are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, STATE_BOOKKEEPING, STATE_RESCUED
+from mmmeta_core.types import PLAIN_KINDS, Kind, Row, parse_time
+
+_RESCUED: Final = (RESCUED, STATE_RESCUED)
+_BOOKKEEPING: Final = PUBLISHED_BOOKKEEPING.keys() | STATE_BOOKKEEPING.keys()
+_DECODERS: Final[Mapping[Kind, Callable[[Any], Any] | None]] = {
+    **dict.fromkeys(PLAIN_KINDS),
+    "boolean": bool,
+    "datetime": parse_time,
+    "json": orjson.loads,
+}
+
+
+class Layout:
+    """The columns of one query's rows, made once for all of them. Rows are raw, their values in the order of `names`."""
+
+    __slots__ = ("_decoders", "_plain", "_rescued", "kinds", "names")
+
+    def __init__(self, names: Sequence[str], kinds: Mapping[str, Kind]) -> None:
+        self.names = tuple(names)
+        self.kinds = kinds
+        self._decoders = [_DECODERS[kinds.get(name, "text")] for name in self.names]
+        self._rescued = [at for at, name in enumerate(self.names) if name in _RESCUED]
+        self._plain = {
+            name: at
+            for at, (name, decoder) in enumerate(zip(self.names, self._decoders, strict=True))
+            if decoder is None and at not in self._rescued
+        }
+
+    def plain(self, row: Sequence[Any], column: str) -> int | None:
+        """Return where a value is that is to be read as it is; None where it takes `decode` to know it."""
+        for at in self._rescued:
+            if row[at]:
+                return None
+        return self._plain.get(column)
+
+    def decode(self, row: Sequence[Any]) -> Row:
+        """Return a row's values as they were written: by kind, with the rescued ones in their places.
+
+        What a document itself says under a name of our bookkeeping is not shown.
+        """
+        values = {
+            name: raw if raw is None or decoder is None else decoder(raw)
+            for name, decoder, raw in zip(self.names, self._decoders, row, strict=True)
+        }
+        for at in self._rescued:
+            del values[self.names[at]]
+        for at in self._rescued:
+            if row[at]:
+                rescued = orjson.loads(row[at])
+                values |= {name: value for name, value in rescued.items() if name not in _BOOKKEEPING}
+        return values
