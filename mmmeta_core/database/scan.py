@@ -38,6 +38,7 @@ _SCHEMA: Final = (
     "CREATE TABLE info (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
 )
 # A lost cache costs time, never data.
+_KNOWN_SHAPES: Final = 1_000
 _PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
 
 
@@ -74,6 +75,7 @@ class Scan:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self.path = path
+        self._shapes: dict[tuple[str, ...], int] = {}
 
     def begin(self, root: Path, settings: str) -> None:
         """Forget what does not hold for this root; look at every file again when `settings` differ from last time."""
@@ -172,11 +174,19 @@ class Scan:
 
     def shape_id(self, columns: Iterable[str]) -> int:
         """Return the number under which a set of columns is noted."""
+        names = tuple(columns)
+        known = self._shapes.get(names)
+        if known is None:
+            if len(self._shapes) >= _KNOWN_SHAPES:
+                self._shapes.clear()
+            known = self._shapes[names] = self._note_shape(names)
+        return known
+
+    def _note_shape(self, columns: Iterable[str]) -> int:
         text = orjson.dumps(sorted(columns)).decode()
         self.connection.execute("INSERT OR IGNORE INTO shapes (columns) VALUES (?)", (text,))
-        number: int = self.connection.execute("SELECT id FROM shapes WHERE columns = ?", (text,)).fetchone()[
-            0
-        ]
+        row = self.connection.execute("SELECT id FROM shapes WHERE columns = ?", (text,)).fetchone()
+        number: int = row[0]
         return number
 
     def shape(self, number: int | None) -> frozenset[str]:
