@@ -4,7 +4,7 @@ Nothing is changed, and everything is looked at, however much is wrong: each thi
 """
 
 from mmmeta_core.verify.filled import Fill, fill
-from mmmeta_core.verify.findings import Finding, VerifyResult
-from mmmeta_core.verify.looking import verify
+from mmmeta_core.verify.findings import Code, Finding, Repair, VerifyResult
+from mmmeta_core.verify.looking import Depth, look, verify
 
-__all__ = ["Fill", "Finding", "VerifyResult", "fill", "verify"]
+__all__ = ["Code", "Depth", "Fill", "Finding", "Repair", "VerifyResult", "fill", "look", "verify"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from mmmeta_core.config import Config, expand
@@ -18,12 +21,13 @@ from mmmeta_core.errors import (
 )
 from mmmeta_core.remotes import Remote
 from mmmeta_core.remotes.base import is_name
-from mmmeta_core.sources import ARCHIVE, PUBLIC_URL
-from mmmeta_core.types import Key, Progress, Row
+from mmmeta_core.sources import ARCHIVE, PUBLIC_URL, has_digest, is_document
+from mmmeta_core.types import Progress, Row
 from mmmeta_core.verify.findings import Finding, Report
 
 _WORKERS: Final = 8
 _SIZE: Final = "size"
+_MEND: Final = "restore it, or let the publisher push with files"
 
 
 def look_at_documents(
@@ -34,9 +38,10 @@ def look_at_documents(
     *,
     limit: int | None,
     newest: int,
+    hashes: bool,
     progress: Progress | None,
 ) -> None:
-    """Look for so many documents in the archive, picked at random; None is all."""
+    """Look for so many documents in the archive, picked at random; None is all. With `hashes` read them, too."""
     source = _source(catalog, config)
     if source is None or ARCHIVE in config.remote:
         report.counts["unnamed"] = catalog.count() if source is None else 0
@@ -48,11 +53,12 @@ def look_at_documents(
     behind = max(newest - catalog.position.revision, 0)
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="mmmeta-verify") as pool:
         for rows in _rows(catalog, f"{live} AND {name} IS NOT NULL", limit):
-            looked = pool.map(lambda row: _look_for(remote, row, row[catalog.unique], config, behind), rows)
-            for number, (elsewhere, finding) in enumerate(looked, report.counts["documents"] + 1):
+            looked = pool.map(lambda row: _look_for(remote, row, config, behind, hashes), rows)
+            for number, one in enumerate(looked, report.counts["documents"] + 1):
                 report.counts["documents"] = number
-                report.counts["elsewhere"] += elsewhere
-                report.findings += [finding] if finding is not None else []
+                report.counts["elsewhere"] += one.elsewhere
+                report.counts["hashed"] += one.hashed
+                report.findings += [one.finding] if one.finding is not None else []
                 if progress is not None:
                     progress(number, limit)
 
@@ -88,31 +94,58 @@ def _rows(catalog: Catalog, source: str, limit: int | None) -> Iterator[list[Row
         after = page[-1]
 
 
-def _look_for(remote: Remote, row: Row, key: Key, config: Config, behind: int) -> tuple[bool, Finding | None]:
-    """Return whether the document is elsewhere than in the archive, and what is wrong with it there."""
-    name = str(row[config.file_name])
+@dataclass(frozen=True)
+class Looked:
+    """What was seen of one document."""
+
+    finding: Finding | None = None
+    elsewhere: bool = False
+    hashed: bool = False
+
+
+def _look_for(remote: Remote, row: Row, config: Config, behind: int, hashes: bool) -> Looked:
+    name, key = str(row[config.file_name]), row[config.unique]
     url = f"{remote.url}/{name}"
     if not is_name(name):
         what = f"can't be in an archive, as the file name of document {key} says"
-        return False, Finding(url, what, "let the publisher correct the file name")
+        return Looked(Finding(url, what, "let the publisher correct the file name", "document-name"))
     first = f"this catalog is {behind} revisions behind, so pull and verify again; else " if behind else ""
     try:
         there = remote.stat(name)
     except (RemoteUnreachableError, RemoteDeniedError, RemoteNotFoundError):
         raise
     except RemoteError as error:
-        return False, Finding(url, f"can't be looked at ({error})", "put the document there as a plain file")
+        mend = "put the document there as a plain file"
+        return Looked(Finding(url, f"can't be looked at ({error})", mend, "document-unreadable"))
     if there is None:
         if _is_elsewhere(row, config):
-            return True, None
+            return Looked(elsewhere=True)
         what = f"is missing, the file of document {key}"
         mend = "restore it, or let the publisher push with files, or delete the document"
-        return False, Finding(url, what, first + mend)
+        return Looked(Finding(url, what, first + mend, "document-missing"))
     size = row.get(_SIZE)
     if isinstance(size, int) and size != there.size:
         what = f"has {there.size} bytes, document {key} says {size}"
-        return False, Finding(url, what, f"{first}restore it, or let the publisher push with files")
-    return False, None
+        return Looked(Finding(url, what, first + _MEND, "document-size"))
+    return _read(remote, name, row, config, first) if hashes else Looked()
+
+
+def _read(remote: Remote, name: str, row: Row, config: Config, first: str) -> Looked:
+    """Read the document, if its key or a column is a digest of it."""
+    url, key = f"{remote.url}/{name}", row[config.unique]
+    if not has_digest(row, config):
+        return Looked()
+    with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
+        path = Path(folder) / "document"
+        try:
+            remote.fetch(name, path)
+        except RemoteNotFoundError:
+            what = f"is gone since it was looked for, the file of document {key}"
+            return Looked(Finding(url, what, first + _MEND, "document-missing"))
+        if is_document(path, row, config) is False:
+            what = f"is not document {key}: its content has another hash"
+            return Looked(Finding(url, what, first + _MEND, "document-content"))
+    return Looked(hashed=True)
 
 
 def _is_elsewhere(row: Row, config: Config) -> bool:

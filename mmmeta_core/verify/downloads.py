@@ -12,7 +12,7 @@ from mmmeta_core.sources import is_content
 from mmmeta_core.verify.findings import Report
 
 _MEND_DOWNLOAD: Final = (
-    "set the document's column that says downloaded to False, and download again into this folder"
+    "repair, or set the document's column that says downloaded to False, and download again into this folder"
 )
 
 
@@ -31,9 +31,11 @@ def look_at_downloads(
         report.counts["downloads"] += 1
         try:
             if not path.is_file():
-                report.find(path, f"is missing, the download of {key}", _MEND_DOWNLOAD)
+                report.find("download-missing", path, f"is missing, the download of {key}", _MEND_DOWNLOAD)
             elif is_content(path, key, config) is False:
                 what = f"is not the document {key}: it has another hash"
-                report.find(path, what, f"remove it, {_MEND_DOWNLOAD}")
+                report.find("download-content", path, what, _MEND_DOWNLOAD)
         except OSError as error:
-            report.find(path, f"can't be read ({error.strerror})", "check its permissions")
+            report.find(
+                "download-unreadable", path, f"can't be read ({error.strerror})", "check its permissions"
+            )

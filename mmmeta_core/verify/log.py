@@ -16,57 +16,97 @@ from mmmeta_core.paths import HEAD, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.verify.findings import Report
 
-_MEND_LOG: Final = "restore it from a backup of the archive"
-_MEND_HISTORY: Final = (
+MEND_LOG: Final = "restore it from a backup of the archive"
+MEND_HISTORY: Final = (
     "restore it from a backup of the archive, or move meta.db away and pull again (state is kept)"
 )
+MEND_HEAD: Final = "let a publisher push once more, or repair"
 
 
 @dataclass(frozen=True)
-class _Known:
-    """A segment's hash, and who says so."""
+class Log:
+    """What there is of the log: its revisions, and `head.json` if it can be read."""
 
-    revision: int
-    digest: str
-    who: str
-    mend: str
+    revisions: frozenset[int]
+    head: Head | None
+
+    @property
+    def newest(self) -> int:
+        """The newest revision; 0 before the first."""
+        return max(self.revisions, default=0)
+
+    @property
+    def pruned(self) -> int:
+        """Up to which revision segments are missing that nobody needs, for the snapshot has what they said."""
+        first = min(self.revisions, default=1)
+        snapshot = self.head.snapshot if self.head is not None else None
+        return first - 1 if snapshot is not None and snapshot.revision >= first - 1 else 0
 
 
-def look_at_log(remote: Remote, position: Position, report: Report) -> int:
-    """Look at the log, as far as that is cheap, and return its newest revision."""
+def look_at_log(remote: Remote, position: Position, report: Report, *, hashes: bool = True) -> Log:
+    """Look at the log, as far as that is cheap.
+
+    With `hashes` the segments that `head.json` and the catalog name are read, and have to be the ones.
+    """
     head = _head(remote, report)
     # Listed after the head was read, so that what was published meanwhile is no contradiction.
     known = {position.revision, head.revision if head is not None else 0} - {0}
-    revisions = _listed(remote) if remote.can_list else {n for n in known if _has_segment(remote, n)}
-    newest = max(revisions, default=0)
+    revisions = listed(remote) if remote.can_list else {n for n in known if has_segment(remote, n)}
+    log = Log(frozenset(revisions), head)
     report.counts["segments"] = len(revisions)
-    for first, last in _gaps(revisions) if remote.can_list else ():
-        subject = _segment(remote, first)
-        what = "is missing" if first == last else f"and all segments up to {last} are missing"
-        report.find(subject, f"{what}: who is not past it can't pull", _MEND_LOG)
+    if remote.can_list:
+        look_for_gaps(remote, log, report)
     if head is not None:
-        _look_at_head(remote, head, position, revisions, report)
-    if position.archive is not None and (head is None or head.archive == position.archive):
-        if position.revision > newest:
-            what = "is missing, which this catalog has: the remote was set back"
-            report.find(_segment(remote, position.revision), what, _MEND_HISTORY)
-        elif head is None or (head.revision, head.digest) != (position.revision, position.digest):
-            known_here = _Known(position.revision, position.digest, "this catalog has", _MEND_HISTORY)
-            _look_at_digest(remote, known_here, revisions, report)
-    return newest
+        _look_at_head(remote, head, position, log.newest, report)
+    mine = position.archive is not None and (head is None or head.archive == position.archive)
+    if mine and position.revision > log.newest:
+        what = "is missing, which this catalog has: the remote was set back"
+        report.find("set-back", segment_url(remote, position.revision), what, MEND_HISTORY)
+    if hashes:
+        _look_at_hashes(remote, log, position if mine else None, report)
+    return log
 
 
-def _look_at_head(
-    remote: Remote, head: Head, position: Position, revisions: set[int], report: Report
-) -> None:
-    url, newest = f"{remote.url}/{remote_name(HEAD)}", max(revisions, default=0)
+def look_for_gaps(remote: Remote, log: Log, report: Report) -> None:
+    """Note the segments that are missing; a beginning that was pruned is not."""
+    for first, last in _gaps(log.revisions, log.pruned):
+        what = "is missing" if first == last else f"and all segments up to {last} are missing"
+        report.find(
+            "segment-missing", segment_url(remote, first), f"{what}: who is not past it can't pull", MEND_LOG
+        )
+
+
+def _look_at_head(remote: Remote, head: Head, position: Position, newest: int, report: Report) -> None:
+    url = f"{remote.url}/{remote_name(HEAD)}"
     if head.revision > newest:
         what = f"names revision {head.revision}, the log ends at {newest}"
-        report.find(url, what, "restore the newest segments from a backup of the archive")
+        mend = "restore the newest segments from a backup of the archive"
+        report.find("set-back", url, what, mend)
     if position.archive not in (None, head.archive):
         what = "belongs to another archive than this catalog"
-        report.find(url, what, "move meta.db away and pull again (state is kept), or use another path")
-    _look_at_digest(remote, _Known(head.revision, head.digest, f"{HEAD} names", _MEND_LOG), revisions, report)
+        mend = "move meta.db away and pull again (state is kept), or use another path"
+        report.find("other-archive", url, what, mend)
+
+
+def _look_at_hashes(remote: Remote, log: Log, position: Position | None, report: Report) -> None:
+    head = log.head
+    by_head = (head.revision, head.digest) if head is not None else (0, "")
+    by_catalog = (position.revision, position.digest) if position is not None else (0, "")
+    for revision in sorted({by_head[0], by_catalog[0]} & log.revisions):
+        found = _digest(remote, revision)
+        claims = [(f"{HEAD} names", MEND_LOG, *by_head), ("this catalog has", MEND_HISTORY, *by_catalog)]
+        wrong = [claim for claim in claims if claim[2] == revision and claim[3] != found]
+        right = [claim for claim in claims if claim[2] == revision and claim[3] == found]
+        subject = segment_url(remote, revision)
+        if found is None:
+            report.find("segment-missing", subject, "is gone since the log was listed", MEND_LOG)
+        elif wrong and right and wrong[0][0].startswith(HEAD):
+            what = f"names another hash for segment {revision} than it has, which this catalog was made from"
+            report.find("head-wrong", f"{remote.url}/{remote_name(HEAD)}", what, MEND_HEAD)
+        elif wrong:
+            who, mend, *_ = wrong[0]
+            what = f"is not the one that {who}: it has another hash"
+            report.find("segment-replaced", subject, what, mend)
 
 
 def _head(remote: Remote, report: Report) -> Head | None:
@@ -77,54 +117,48 @@ def _head(remote: Remote, report: Report) -> Head | None:
         return parse_head(blob.data, url) if blob is not None else None
     except RemoteNotFoundError:
         remote.check()
-        if _listed(remote) if remote.can_list else _has_segment(remote, 1):
-            report.find(url, "is missing, so sensors see no news", "push once more: a push writes it anew")
+        if listed(remote) if remote.can_list else has_segment(remote, 1):
+            report.find("head-missing", url, "is missing, so sensors see no news", MEND_HEAD)
     except LogError as error:
         if error.__cause__ is None:
-            report.find(url, "is of a newer format", "install a newer mmmeta")
+            report.find("newer", url, "is of a newer format", "install a newer mmmeta")
         else:
             what = f"is damaged ({error.__cause__})"
-            report.find(url, what, "remove it, and push once more: a push writes it anew")
+            mend = "repair, or remove it and push once more: a push writes it anew"
+            report.find("head-damaged", url, what, mend)
     return None
 
 
-def _look_at_digest(remote: Remote, known: _Known, revisions: set[int], report: Report) -> None:
-    revision = known.revision
-    if revision not in revisions:
-        return
+def _digest(remote: Remote, revision: int) -> str | None:
     with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
         path = Path(folder) / "segment"
         try:
             remote.fetch(remote_name(segment_name(revision)), path)
         except RemoteNotFoundError:
-            report.find(_segment(remote, revision), "is gone since the log was listed", known.mend)
-            return
-        if digest_of(path) != known.digest:
-            report.find(
-                _segment(remote, revision),
-                f"is not the one that {known.who}: it has another hash",
-                known.mend,
-            )
+            return None
+        return digest_of(path)
 
 
-def _listed(remote: Remote) -> set[int]:
+def listed(remote: Remote) -> set[int]:
     """Return the revisions that the remote has a segment of."""
     names = remote.names(remote_name(f"{FOLDER}/"))
     return {number for name in names if (number := segment_revision(name))}
 
 
-def _has_segment(remote: Remote, revision: int) -> bool:
+def has_segment(remote: Remote, revision: int) -> bool:
+    """Whether the remote has this segment."""
     return remote.stat(remote_name(segment_name(revision))) is not None
 
 
-def _gaps(revisions: set[int]) -> Iterator[tuple[int, int]]:
-    """Yield first and last of the revisions that are missing in a row, from 1 to the newest."""
-    before = 0
+def _gaps(revisions: frozenset[int], pruned: int) -> Iterator[tuple[int, int]]:
+    """Yield first and last of the revisions that are missing in a row, up to the newest."""
+    before = pruned
     for revision in sorted(revisions):
         if revision > before + 1:
             yield before + 1, revision - 1
         before = revision
 
 
-def _segment(remote: Remote, revision: int) -> str:
+def segment_url(remote: Remote, revision: int) -> str:
+    """Return what findings call a segment."""
     return f"{remote.url}/{remote_name(segment_name(revision))}"
