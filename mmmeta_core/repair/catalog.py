@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import orjson
 
@@ -15,9 +15,10 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING
 from mmmeta_core.database.sqlite import atomic, connect, get_value, table_columns
-from mmmeta_core.errors import CatalogError, MmmetaError
+from mmmeta_core.errors import CatalogError, MmmetaError, StoreError
 from mmmeta_core.paths import Paths
 from mmmeta_core.repair.aside import check_unused, database_copy, database_draft, keep_aside, take_place
+from mmmeta_core.store import check_key, is_local
 from mmmeta_core.sync import Replica
 from mmmeta_core.types import Key, is_key, to_json
 from mmmeta_core.verify.history import Truth
@@ -53,11 +54,21 @@ def rebuild(paths: Paths, state_db: Path, truth: Truth) -> str:
         with open_catalog(draft, published.unique, max_columns=config.max_columns) as fresh:
             old = _carry_over(aside, fresh, config) if aside is not None else _Old()
             before = old.store if old.is_readable else _merged_store(state_db)
+            before = {key: text for key, text in before.items() if _is_published(key, text)}
             replica.take_store({**dict.fromkeys(before), **published.store}, before, "the log")
             synced = replica.take_config(published.config, old.config, "the log")
             fresh.set_local(head=None, config=synced)
         take_place(draft, paths.meta)
     return _said(published.position.revision, aside, old)
+
+
+def _is_published(key: object, text: object) -> bool:
+    """Whether a store value can have been published, for this was read from a damaged file."""
+    try:
+        check_key(cast("str", key))
+    except StoreError:
+        return False
+    return isinstance(text, str) and not is_local(cast("str", key))
 
 
 def _said(revision: int, aside: Path | None, old: _Old) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -30,9 +30,23 @@ def damaged(path: Path, model: Path) -> Iterator[sqlite3.Connection]:
     try:
         connection.text_factory = bytes
         connection.execute("PRAGMA writable_schema = ON")  # so that one bad table does not hide the others
+        _mend_names(connection)
         yield connection
     finally:
         connection.close()
+
+
+def _mend_names(connection: sqlite3.Connection) -> None:
+    """Give columns whose name is no text one that is; nothing could be read through them."""
+    with suppress(sqlite3.DatabaseError):
+        for number, text in connection.execute(
+            "SELECT rowid, sql FROM sqlite_master WHERE sql IS NOT NULL"
+        ).fetchall():
+            if _text(text) is _LOST:
+                mended = text.decode(errors="replace")
+                connection.execute("UPDATE sqlite_master SET sql = ? WHERE rowid = ?", (mended, number))
+                connection.execute("PRAGMA writable_schema = RESET")
+                connection.execute("PRAGMA writable_schema = ON")
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> list[str]:

@@ -29,7 +29,7 @@ from mmmeta_core.repair.reading import (
     rows_by_key,
     rows_by_rowid,
 )
-from mmmeta_core.repair.state import WORK, owned
+from mmmeta_core.repair.state import WORK, is_near, owned
 from mmmeta_core.store import Store
 from mmmeta_core.types import KINDS, Key, Kind, Misfit, decode, format_time, is_key, utcnow
 
@@ -108,10 +108,11 @@ class _Salvage:
         self.catalog = catalog
         self.published = catalog.kinds()
         self.known = {key for (key,) in self.connection.execute(f"SELECT {quote(self.unique)} FROM files")}
+        self.renamed: dict[str, str] = {}
         self.done = _Salvaged()
 
     def run(self) -> _Salvaged:
-        there = columns_of(self.old, "files")
+        there = self._names()
         if not there:
             raise CatalogError(
                 "nothing of your own can be read: restore it from a backup. Without one, move it away and update; "
@@ -126,6 +127,22 @@ class _Salvage:
                 self.connection.execute(statement)
             self._tell_kinds(guessed)
         return self.done
+
+    def _names(self) -> list[str]:
+        """Return the table's columns by the names that they had before a letter was damaged."""
+        there = columns_of(self.old, "files")
+        said = [row.get("name") for row in rows_by_key(self.old, "mmmeta_columns", ["name"])]
+        known = [
+            self.unique,
+            *self.published,
+            *STATE_BOOKKEEPING,
+            *(name for name in said if isinstance(name, str)),
+        ]
+        for name in there:
+            near = {other for other in known if other not in there and is_near(other, name)}
+            if name not in known and len(near) == 1:
+                self.renamed[name] = near.pop()
+        return [self.renamed.get(name, name) for name in there]
 
     def _make_columns(self, there: Sequence[str]) -> list[str]:
         """Make the client's columns; return those of unknown kind."""
@@ -152,12 +169,14 @@ class _Salvage:
 
     def _take_documents(self, there: Sequence[str]) -> None:
         key = self.unique if self.unique in there else there[0]
+        old_key = next((old for old, name in self.renamed.items() if name == key), key)
         query = "SELECT name, kind FROM mmmeta_columns WHERE owner = 'client'"
         own: dict[str, Kind] = dict(self.connection.execute(query))
         own |= STATE_BOOKKEEPING
-        indexed = keys_by_rowid(self.old, "files", key)
+        indexed = keys_by_rowid(self.old, "files", old_key)
         seen: set[Key] = set()
-        for number, row in rows_by_rowid(self.old, "files"):
+        for number, found_row in rows_by_rowid(self.old, "files"):
+            row = self._named(found_row)
             candidates = [found for found in (row.get(key), indexed.get(number)) if is_key(found)]
             found = next(
                 (one for one in candidates if one in self.known), candidates[0] if candidates else None
@@ -166,11 +185,14 @@ class _Salvage:
                 seen.add(found)
                 self._take_document(found, row, own)
         for missed in self.known - seen:
-            row_there = row_of(self.old, "files", {key: missed})
+            row_there = row_of(self.old, "files", {old_key: missed})
             if row_there is not None:
                 seen.add(missed)
-                self._take_document(missed, row_there, own)
+                self._take_document(missed, self._named(row_there), own)
         self.done.lost = len(self.known - seen - self._news())
+
+    def _named(self, row: Values) -> Values:
+        return {self.renamed.get(name, name): value for name, value in row.items()}
 
     def _news(self) -> set[Key]:
         """Return the documents that the old one did not have yet."""

@@ -85,7 +85,7 @@ def _rename(
     """Mend names of which one letter is damaged, in the table or in the notes, and all that belongs to them with it."""
     done = []
     for name in sorted({*said} - there):
-        near = [other for other in there - {*said} if _is_near(name, other)]
+        near = [other for other in there - {*said} if is_near(name, other)]
         if len(near) != 1:
             continue
         (other,) = near
@@ -100,7 +100,8 @@ def _rename(
     return done
 
 
-def _is_near(name: str, other: str) -> bool:
+def is_near(name: str, other: str) -> bool:
+    """Whether two names differ in one letter only."""
     return len(name) == len(other) and sum(a != b for a, b in zip(name, other, strict=True)) == 1
 
 

@@ -18,10 +18,16 @@ from mmmeta_core.verify.compare import catalog_differences
 from mmmeta_core.verify.databases import MEND_META, readable
 from mmmeta_core.verify.findings import Report
 from mmmeta_core.verify.hints import MEND_SNAPSHOT, fetch_snapshot, look_at_hints
-from mmmeta_core.verify.history import Published, Sources, Truth, Watch, read_history
+from mmmeta_core.verify.history import NOWHERE, History, Published, Sources, Truth, Watch, read_history
 from mmmeta_core.verify.log import MEND_HISTORY, Log, segment_url
 
-_NOWHERE = Position(None, 0, "", 0)
+
+@dataclass(frozen=True)
+class _Compared:
+    """Whether the place in the log is the same, and what else is not."""
+
+    is_there: bool
+    differences: list[str]
 
 
 @dataclass
@@ -35,65 +41,49 @@ class Deep:
     folder: Path
     report: Report
     at_head: Published | None = None
-    contradicts: bool = False
+    here: _Compared | None = None
+    at_newest: _Compared | None = None
+    at_snapshot: _Compared | None = None
 
     def read(self, progress: Progress | None) -> Truth | None:
         """Return what the log says, if it is whole."""
         head, snapshot = self.log.head, self.folder / "snapshot.db"
-        watches: dict[int, list[Watch]] = defaultdict(list)
-        if head is not None:
-            watches[head.revision].append(self._note_head)
-        if self.catalog is not None and self.position.revision:
-            watches[self.position.revision].append(partial(self._compare, self.catalog))
-            watches[self.log.newest].append(partial(self._compare_with_newest, self.catalog))
         has_snapshot = fetch_snapshot(self.remote, self.log, snapshot, self.report)
-        if has_snapshot and head is not None and head.snapshot is not None:
-            watches[head.snapshot.revision].append(partial(self._compare_snapshot, snapshot))
-        truth = read_history(
+        is_other = head is not None and self.position.archive != head.archive
+        history = read_history(
             Sources(self.remote, self.log, snapshot if has_snapshot else None, self.folder),
-            self._claimed,
-            {revision: partial(_all, some) for revision, some in watches.items()},
+            NOWHERE if is_other else self.position,
+            self._watches(snapshot if has_snapshot else None),
             self.report,
             progress,
         )
-        if truth is not None:
-            look_at_hints(self.remote, head, self.at_head, truth.published, self.report)
-        return truth
+        self._judge_catalog(history)
+        self._judge_snapshot(history)
+        if history.truth is not None:
+            if history.truth.published.position.archive == self.position.archive:
+                self.report.drop("other-archive")  # head.json is what is wrong then
+            look_at_hints(self.remote, head, self.at_head, history.truth.published, self.report)
+        return history.truth
 
-    def _claimed(self) -> Position:
-        """Return where the catalog is by its own account, if that has a say in which segment is the right one."""
-        head = self.log.head
-        is_other = head is not None and self.position.archive != head.archive
-        return _NOWHERE if is_other or self.report.has_code("catalog-differs") else self.position
+    def _watches(self, snapshot: Path | None) -> dict[int, Watch]:
+        head, watches = self.log.head, defaultdict[int, list[Watch]](list)
+        if head is not None:
+            watches[head.revision].append(self._note_head)
+        if self.catalog is not None and self.position.revision:
+            watches[self.position.revision].append(partial(self._compare, self.catalog, "here"))
+            watches[self.log.newest].append(partial(self._compare, self.catalog, "at_newest"))
+        if snapshot is not None and head is not None and head.snapshot is not None:
+            watches[head.snapshot.revision].append(partial(self._compare_snapshot, snapshot))
+        return {revision: partial(_all, some) for revision, some in watches.items()}
 
     def _note_head(self, _: Catalog, published: Published) -> None:
         self.at_head = published
 
-    def _compare(self, catalog: Catalog, rebuilt: Catalog, published: Published) -> None:
-        """Compare the catalog with what the log says as of its revision."""
+    def _compare(self, catalog: Catalog, name: str, rebuilt: Catalog, published: Published) -> None:
+        """Compare the catalog with what the log says as of a revision."""
         differences = self._differences(catalog, rebuilt)
-        if differences is None:
-            return
-        is_there = published.position == self.position
-        if is_there and differences:
-            self._differs("; ".join(differences))
-        elif not is_there and not differences:
-            self.report.drop("other-archive")
-            self._differs("its place in the log is another")
-        elif not is_there:
-            self.contradicts = self.position.archive == published.position.archive
-
-    def _compare_with_newest(self, catalog: Catalog, rebuilt: Catalog, _: Published) -> None:
-        """Tell a wrong revision from another history, for a catalog that contradicts the log."""
-        if not self.contradicts and self.position.revision <= self.log.newest:
-            return
-        if self._differences(catalog, rebuilt) == []:
-            self.report.drop("set-back")
-            self._differs("its revision is another")
-        elif self.contradicts:
-            subject = segment_url(self.remote, self.position.revision)
-            what = "is not the one that this catalog was made from: the remote was set back, and published to since"
-            self.report.find("set-back", subject, what, MEND_HISTORY)
+        if differences is not None:
+            setattr(self, name, _Compared(published.position == self.position, differences))
 
     def _compare_snapshot(self, path: Path, rebuilt: Catalog, published: Published) -> None:
         with closing(connect(path, pragmas={})) as connection:
@@ -101,10 +91,38 @@ class Deep:
             same = copy.position == published.position
             differences = list(catalog_differences(connection, rebuilt.path, published.unique))
         self.report.counts["compared"] += rebuilt.count(deleted=None)
-        if differences or not same:
-            what = "; ".join(differences) or "its place in the log is another"
-            subject = f"{self.remote.url}/{remote_name(META_DB)}"
-            self.report.find("snapshot", subject, f"is not what the log says ({what})", MEND_SNAPSHOT)
+        self.at_snapshot = _Compared(same, differences)
+
+    def _judge_catalog(self, history: History) -> None:
+        here, newest = self.here, self.at_newest
+        if here is not None and here.is_there:
+            # The hash that the catalog has is that of the whole history up to there.
+            if here.differences:
+                self._differs("; ".join(here.differences))
+        elif self.position.revision in history.bad or history.truth is None:
+            return
+        elif here is not None and not here.differences:
+            self.report.drop("other-archive")
+            self._differs("its place in the log is another")
+        elif newest is not None and not newest.differences:
+            self.report.drop("set-back")
+            self._differs("its revision is another")
+        elif here is not None and not self.report.has_code("other-archive"):
+            subject = segment_url(self.remote, self.position.revision)
+            what = "is not the one that this catalog was made from: the remote was set back, and published to since"
+            self.report.find("set-back", subject, what, MEND_HISTORY)
+
+    def _judge_snapshot(self, history: History) -> None:
+        found = self.at_snapshot
+        if (
+            found is None
+            or (not found.is_there and history.bad)
+            or not (found.differences or not found.is_there)
+        ):
+            return
+        what = "; ".join(found.differences) or "its place in the log is another"
+        subject = f"{self.remote.url}/{remote_name(META_DB)}"
+        self.report.find("snapshot", subject, f"is not what the log says ({what})", MEND_SNAPSHOT)
 
     def _differences(self, catalog: Catalog, rebuilt: Catalog) -> list[str] | None:
         """Return how the catalog differs; None when somebody has changed it meanwhile, or it can't be read."""

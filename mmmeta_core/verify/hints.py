@@ -9,7 +9,7 @@ from typing import Final
 
 from mmmeta_core.changelog import digest_of
 from mmmeta_core.database.catalog import Catalog, check_whole
-from mmmeta_core.database.sqlite import connect, get_value
+from mmmeta_core.database.sqlite import connect
 from mmmeta_core.errors import CatalogError, LogError, RemoteError, RemoteNotFoundError
 from mmmeta_core.head import Head, Snapshot, parse_head
 from mmmeta_core.paths import CONFIG, HEAD, META_DB, STORE, remote_name, store_name
@@ -35,13 +35,13 @@ def fetch_snapshot(remote: Remote, log: Log, path: Path, report: Report) -> bool
     head = log.head
     if head is None or head.snapshot is None:
         return False
-    flaw = _flaw(remote, head, head.snapshot, path)
+    flaw = _flaw(remote, head.snapshot, path)
     if flaw and not is_live(remote, head) and not _has_moved_on(remote, head, log.newest):
         report.find("snapshot", f"{remote.url}/{remote_name(META_DB)}", flaw, MEND_SNAPSHOT)
     return not flaw
 
 
-def _flaw(remote: Remote, head: Head, snapshot: Snapshot, path: Path) -> str:
+def _flaw(remote: Remote, snapshot: Snapshot, path: Path) -> str:
     try:
         remote.fetch(remote_name(META_DB), path)
     except RemoteNotFoundError:
@@ -51,12 +51,11 @@ def _flaw(remote: Remote, head: Head, snapshot: Snapshot, path: Path) -> str:
     try:
         check_whole(path)
         with closing(connect(path, pragmas={})) as connection:
-            unique = get_value(connection, "mmmeta_info", "unique")
-            position = Catalog(connection, path, unique, 0).position
+            position = Catalog(connection, path, "", 0).position
     except (CatalogError, sqlite3.DatabaseError, ValueError, TypeError) as error:
         return f"is damaged ({error})"
-    if (position.archive, position.revision, unique) != (head.archive, snapshot.revision, head.unique):
-        return f"is at revision {position.revision} of archive {position.archive}, and {HEAD} says otherwise"
+    if position.revision != snapshot.revision:
+        return f"is at revision {position.revision}, and {HEAD} says otherwise"
     if position.log_bytes != snapshot.log_bytes:
         return f"was made after {position.log_bytes} bytes of the log, and {HEAD} says otherwise"
     return ""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from mmmeta_core.changelog import Header, digest_of, open_segment, replay_segment, segment_name
 from mmmeta_core.database.catalog import Catalog, Position, open_catalog
-from mmmeta_core.database.sqlite import chunks
+from mmmeta_core.database.sqlite import chunks, connect, get_value
 from mmmeta_core.errors import LogError, MmmetaError, RemoteNotFoundError
 from mmmeta_core.head import Head
 from mmmeta_core.paths import HEAD, remote_name
@@ -31,7 +32,7 @@ from mmmeta_core.verify.log import (
 )
 
 _AT_ONCE: Final = 8
-_NOWHERE: Final = Position(None, 0, "", 0)
+NOWHERE: Final = Position(None, 0, "", 0)
 _MAX_SEGMENT_BYTES: Final = 4 * 1024**3
 _MAX_COLUMNS: Final = 100_000
 """A limit for publishers, who have kept theirs; a replay takes what is there."""
@@ -61,6 +62,14 @@ class Truth:
 
     path: Path
     published: Published
+
+
+@dataclass(frozen=True)
+class History:
+    """What the log says, if it is whole as far as it is needed, and which of its segments are bad."""
+
+    truth: Truth | None
+    bad: frozenset[int]
 
 
 Watch: TypeAlias = Callable[[Catalog, Published], None]
@@ -99,7 +108,7 @@ class _Replay:
     watches: Mapping[int, Watch]
     from_snapshot: bool = False
     catalog: Catalog | None = None
-    position: Position = _NOWHERE
+    position: Position = NOWHERE
     config: str | None = None
     last: Published | None = None
     broken: int = 0
@@ -145,15 +154,15 @@ class _Replay:
 
 def read_history(
     sources: Sources,
-    claimed: Callable[[], Position],
+    position: Position,
     watches: Mapping[int, Watch],
     report: Report,
     progress: Progress | None,
-) -> Truth | None:
-    """Read all segments, note what is wrong with them, and return what the log says if nothing stands in the way.
+) -> History:
+    """Read all segments, note what is wrong with them, and return what the log says.
 
-    Where what is before the snapshot is not whole, the log after that is enough. `claimed` is asked after the replay where
-    the catalog is by its own account; one with `archive` None has no say.
+    Where what is before the snapshot is not whole, the log after that is enough. `position` is the catalog's; one with
+    `archive` None has no say in which segment is the right one.
     """
     remote, log = sources.remote, sources.log
     wanted = sorted(log.revisions) if remote.can_list else _probed(sources)
@@ -168,22 +177,24 @@ def read_history(
         log = replace(log, revisions=frozenset(links))
         look_for_gaps(remote, log, report)
     report.counts["segments"], report.counts["replayed"] = len(links), replay.applied
-    bad = _judge(remote, log.head, links, claimed(), report)
+    bad = _judge(remote, log.head, links, position, report)
     start = sources.begun if replay.from_snapshot else 0
     newest = max(links, default=start)
     needed = range(start + 1, newest + 1)
     is_whole = newest > 0 and all(revision in links and revision not in bad for revision in needed)
     if not is_whole or replay.broken or replay.last is None or replay.position.revision != newest:
-        return None
-    return Truth(replay.path, replay.last)
+        return History(None, frozenset(bad))
+    return History(Truth(replay.path, replay.last), frozenset(bad))
 
 
 def _from_snapshot(sources: Sources, watches: Mapping[int, Watch]) -> _Replay:
-    assert sources.snapshot is not None and sources.log.head is not None  # noqa: PT018, S101 - the caller has seen it
+    assert sources.snapshot is not None  # noqa: S101 - the caller has seen it
     path = sources.folder / "later.db"
     shutil.copyfile(sources.snapshot, path)
+    with closing(connect(path, pragmas={})) as connection:
+        unique = str(get_value(connection, "mmmeta_info", "unique"))
     replay = _Replay(path, watches, from_snapshot=True)
-    replay.open(sources.log.head.unique)
+    replay.open(unique)
     return replay
 
 
@@ -252,7 +263,8 @@ def _judge(
     """
     bad: set[int] = set()
     expected: dict[int, str] = {}
-    archive = position.archive or (head.archive if head is not None else None)
+    archives = Counter(link.header.archive for link in links.values() if link.header is not None)
+    archive = archives.most_common(1)[0][0] if archives else None
     for revision in sorted(links, reverse=True):
         link = links[revision]
         code, what, mend = _flaw(link, expected.get(revision), archive, head, position)
@@ -261,7 +273,6 @@ def _judge(
             report.find(code, segment_url(remote, revision), what, mend)
             continue
         if link.header is not None:
-            archive = archive or link.header.archive
             expected[revision - 1] = link.header.previous
         if head is not None and head.revision == revision and head.digest != link.digest:
             what = f"names another hash for segment {revision} than it has"
