@@ -423,24 +423,40 @@ class Metadir:
         documents: int | None = 100,
         downloads: int | None = 100,
         remote: bool = True,
+        hashes: bool = False,
+        deep: bool = False,
+        repair: bool = False,
+        dry_run: bool = False,
         progress: Progress | None = None,
     ) -> VerifyResult:
         """Look whether all is whole, and change nothing: databases, settings, store, log, documents, downloads.
 
         So many `documents` are looked for in the archive and so many `downloads` here, picked at random; None is all of
-        them. With `remote` False only what lies here is looked at. Without a remote the log of this metadir is, if it has
-        one. What is wrong is in the result, not raised; a remote that does not answer raises as elsewhere.
+        them; with `hashes` their content is read, too. `deep` reads the whole log, and compares catalog, snapshot and
+        `head.json` with it. With `remote` False only what lies here is looked at. Without a remote the log of this metadir
+        is, if it has one. What is wrong is in the result, not raised; a remote that does not answer raises as elsewhere.
+
+        With `repair` what can be proven is mended, see `repair.repair`, and `dry_run` only says what would be.
         """
-        from mmmeta_core.verify import verify
+        from mmmeta_core.verify import Depth, verify
 
         if not self.paths.root.is_dir():
             raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
         there = self.remote if remote else None
         if remote and self.remote is None and (self.paths.root / "log").is_dir():
             there, documents = open_remote(self.path), 0
-        return verify(
-            self.paths, self._state_db, there, documents=documents, downloads=downloads, progress=progress
-        )
+        depth = Depth(documents, downloads, hashes, deep)
+        if not repair:
+            return verify(self.paths, self._state_db, there, depth, progress)
+        from mmmeta_core.repair import Site
+        from mmmeta_core.repair import repair as mend
+
+        self.close()
+        site = Site(self.paths, self._state_db, there, self._sources)
+        if dry_run:
+            return mend(site, depth, dry_run=True, progress=progress)
+        with self._locked():
+            return mend(site, depth, progress=progress)
 
     def failures(self, mark: str = "imported") -> Iterator[Failure]:
         """Yield the documents that a pipeline failed at, the latest first."""

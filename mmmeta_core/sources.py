@@ -161,14 +161,25 @@ def is_document(path: Path, values: Mapping[str, Any], config: Config) -> bool |
     return all(known) if known else None
 
 
+def has_digest(values: Mapping[str, Any], config: Config) -> bool:
+    """Whether the document's row says what its content is, so that `is_document` can tell."""
+    by_column = config.digest is None and _algorithm(values.get(CONTENT), config) is not None
+    return by_column or _algorithm(values.get(config.unique), config) is not None
+
+
 def is_content(path: Path, key: object, config: Config) -> bool | None:
     """Whether the file's digest is the document's key; None when the key is no digest.
 
     Which digest it is `metadata.digest` says, else its length: MD5, SHA-1 or SHA-256 in hexadecimal.
     """
-    text = str(key).lower()
-    algorithm = config.digest or (_DIGESTS.get(len(text)) if re.fullmatch("[0-9a-f]+", text) else None)
-    if algorithm is None or algorithm == "none":
+    algorithm = _algorithm(key, config)
+    if algorithm is None:
         return None
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest() == text
+        return hashlib.file_digest(file, algorithm).hexdigest() == str(key).lower()
+
+
+def _algorithm(key: object, config: Config) -> str | None:
+    text = str(key).lower()
+    algorithm = config.digest or (_DIGESTS.get(len(text)) if re.fullmatch("[0-9a-f]+", text) else None)
+    return None if algorithm == "none" else algorithm

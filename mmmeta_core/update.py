@@ -34,16 +34,19 @@ class UpdateResult:
     seconds: float = field(compare=False)
 
 
-def update(catalog: Catalog, state: State, store: Store, metadir: Path) -> UpdateResult:
+def update(
+    catalog: Catalog, state: State, store: Store, metadir: Path, *, everything: bool = False
+) -> UpdateResult:
     """Merge what is new in the catalog into the state db, in one transaction. Idempotent.
 
     Segments that another tool copied into `metadir/log` are replayed first. Afterwards the store's
     `local_last_updated` is the `remote_last_updated` of what was merged, so the two differ exactly when there is more
-    to merge, whatever any clock says. The caller holds the metadir's lock. Raises `LogError`, `CatalogError`.
+    to merge, whatever any clock says. With `everything` all rows are compared, as for another archive. The caller holds
+    the metadir's lock. Raises `LogError`, `CatalogError`.
     """
     started = time.monotonic()
     replay_folder(catalog, metadir)
-    merged = state.merge(catalog.path)
+    merged = state.merge(catalog.path, everything=everything)
     handled = catalog.store().get(_PUBLISHED)
     if handled is not None and (HANDLED not in store or store.text(HANDLED) != handled):
         store.set_text(HANDLED, handled)

@@ -248,7 +248,7 @@ def _verified(result: VerifyResult) -> dg.AssetCheckResult:
     counts = {
         name: value
         for name, value in vars(result).items()
-        if name not in ("findings", "seconds") and value is not None
+        if name not in ("findings", "repaired", "seconds") and value is not None
     }
     rows = [{"what": f"{one.subject} {one.what}", "how_to_mend": one.mend} for one in result.findings]
     more = len(rows) - 1

@@ -117,7 +117,7 @@ AT_THE_REMOTE: dict[str, tuple[Callable[[Remote], object], str, str]] = {
     "a head of the future": (lambda r: edit_head(r, format=9), HEAD, "newer format"),
     "a head ahead": (lambda r: edit_head(r, revision=5), HEAD, "names revision 5, the log ends at 3"),
     "another archive": (lambda r: edit_head(r, archive="other"), HEAD, "belongs to another archive"),
-    "a head with another hash": (lambda r: edit_head(r, digest="00"), LOG.format(3), "is not the one that head.json"),
+    "a head with another hash": (lambda r: edit_head(r, digest="00"), HEAD, "names another hash for segment 3"),
     "a document gone": (lambda r: r.remove("2.pdf"), "2.pdf", "is missing"),
     "a document cut off": (lambda r: r.write("2.pdf", b"doc"), "2.pdf", "has 3 bytes"),
 }  # fmt: skip
@@ -361,4 +361,4 @@ def test_the_command_ends_with_1_and_says_how_to_mend(alone: Metadir, tmp_path: 
     assert done.stderr == f"mmmeta: 2 found wrong in {alone.path}; the output says how to mend each\n"
     done = command(alone, "--json")
     assert done.returncode == 1
-    assert {"subject", "what", "mend"} == set(json.loads(done.stdout)["findings"][0])
+    assert {"subject", "what", "mend", "code", "why"} == set(json.loads(done.stdout)["findings"][0])

@@ -1,4 +1,4 @@
-"""The command that looks at everything and changes nothing: verify."""
+"""The command that looks at everything, and mends what can be proven: verify."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from mmmeta_core.cli.commands import cli, json_option, pass_session
 from mmmeta_core.cli.session import Session, fail
 
 
-@cli.command(epilog="Exit code 0: whole. 1: each line on stdout says what is wrong and how to mend it.")
+@cli.command(
+    epilog="Exit code 0: whole, or so after the repair. 1: each line on stdout says what is wrong and how to mend it. "
+    "Lines that begin with 'repaired' or 'would be repaired' say what --repair did or would do."
+)
 @click.option(
     "--documents",
     type=click.IntRange(min=0),
@@ -17,25 +20,52 @@ from mmmeta_core.cli.session import Session, fail
     help="Look for so many documents in the archive, and at so many downloads here, picked at random.",
 )
 @click.option("--all", "everything", is_flag=True, help="Look for all documents, and at all downloads.")
+@click.option(
+    "--hashes", is_flag=True, help="Read these documents, and compare their content with their hash."
+)
+@click.option("--deep", is_flag=True, help="Read the whole log, and compare everything with what it says.")
+@click.option("--repair", is_flag=True, help="Mend what can be proven; looks deep, and at all downloads.")
+@click.option("--dry-run", is_flag=True, help="With --repair: only tell what would be mended.")
 @json_option
 @pass_session
-def verify(session: Session, documents: int, everything: bool, as_json: bool) -> None:
-    """Tell whether catalog, state, log and documents are whole."""
+def verify(
+    session: Session,
+    documents: int,
+    everything: bool,
+    hashes: bool,
+    deep: bool,
+    repair: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Tell whether catalog, state, log and documents are whole; mend them."""
     from mmmeta_core.cli.printing import echo_json, plain, text
     from mmmeta_core.cli.progress import progress_bar
 
+    if dry_run and not repair:
+        raise click.UsageError("--dry-run goes with --repair")
     sample = None if everything else documents
     with session.open(existing=True) as metadir:
-        with progress_bar("documents") as progress:
-            result = metadir.verify(documents=sample, downloads=sample, progress=progress)
+        with progress_bar("looked at") as progress:
+            result = metadir.verify(
+                documents=sample,
+                downloads=None if repair else sample,
+                hashes=hashes,
+                deep=deep,
+                repair=repair,
+                dry_run=dry_run,
+                progress=progress,
+            )
         if as_json:
             echo_json(plain(result))
-        elif result.whole:
-            counts = {name: value for name, value in plain(result).items() if name != "findings"}
-            counts["seconds"] = f"{result.seconds:.3f}"
-            click.echo(", ".join(f"{name} {text(value)}" for name, value in counts.items()))
         else:
+            for one in result.repaired:
+                click.echo(text(f"{'would be ' * dry_run}repaired: {one}"))
             for finding in result.findings:
                 click.echo(text(finding))
         if not result.whole:
             fail(f"{len(result.findings)} found wrong in {metadir.path}; the output says how to mend each")
+        if not as_json:
+            counts = {n: v for n, v in plain(result).items() if n not in ("findings", "repaired")}
+            counts["seconds"] = f"{result.seconds:.3f}"
+            click.echo(", ".join(f"{name} {text(value)}" for name, value in counts.items()))

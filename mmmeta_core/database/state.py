@@ -199,22 +199,22 @@ class State:
 
     # --- the publisher's columns
 
-    def merge(self, catalog: Path) -> Merged:
+    def merge(self, catalog: Path, *, everything: bool = False) -> Merged:
         """Merge what the catalog has new into the published columns, in one transaction.
 
         Looks only at rows of revisions that were not merged before, and at local changes that wait for their
-        publication; all rows when the catalog is of another archive than last time. In that case documents that the
-        catalog does not have are soft-deleted here, so no state is lost.
+        publication; at all rows with `everything`, and when the catalog is of another archive than last time. Then
+        documents that the catalog does not have are soft-deleted here, so no state is lost.
         """
         connection = self.connection
         connection.execute("ATTACH ? AS meta", (f"{catalog.absolute().as_uri()}?mode=rw",))
         try:
             with atomic(connection):
-                return self._merge(connection)
+                return self._merge(connection, everything)
         finally:
             connection.execute("DETACH meta")
 
-    def _merge(self, connection: sqlite3.Connection) -> Merged:
+    def _merge(self, connection: sqlite3.Connection, everything: bool) -> Merged:
         info = dict(connection.execute("SELECT key, value FROM meta.mmmeta_info"))
         if info.get("unique") != self.unique:
             raise CatalogError(
@@ -222,7 +222,7 @@ class State:
             )
         known = dict(connection.execute("SELECT key, value FROM mmmeta_info"))
         archive = info.get("archive")
-        moved = bool(known.get("archive")) and archive != known["archive"]
+        moved = everything or (bool(known.get("archive")) and archive != known["archive"])
         cursor = -1 if moved else int(known.get("revision", 0))
         clashes = self._adopt_columns(connection)
         columns = [name for name in self._published(connection) if name not in clashes]
