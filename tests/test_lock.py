@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,3 +142,60 @@ def test_the_next_goes_on_when_the_holder(tmp_path: Path, waiting: Waiting, how:
         thread.join(60)
         assert got.is_set()
     assert waiting.messages == [f"waiting for another process that works on {tmp_path}"]
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    script = """
+import os, sys
+from pathlib import Path
+from mmmeta_core.lock import exclusive
+with exclusive(Path(sys.argv[1])):
+    child = os.fork()
+    if not child:
+        sys.stdin.readline()
+        os._exit(0)
+print("left", flush=True)
+sys.stdin.readline()
+os.waitpid(child, 0)
+"""
+    with start(script, tmp_path / ".lock") as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "left\n"
+        with (tmp_path / ".lock").open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        parent.communicate("go\ngo\n", timeout=60)
+        assert parent.returncode == 0
+
+
+def test_a_lock_file_that_was_removed_keeps_nobody_out_and_lets_nobody_in(
+    tmp_path: Path, waiting: Waiting
+) -> None:
+    """Who waited for the old file takes the one that is there now, as everybody does who comes later."""
+    went_on = threading.Event()
+
+    def wait_and_take() -> None:
+        with exclusive(tmp_path / ".lock"):
+            with (tmp_path / ".lock").open("r+b") as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            went_on.set()
+
+    thread = threading.Thread(target=wait_and_take)
+    with exclusive(tmp_path / ".lock"):
+        thread.start()
+        assert waiting.seen.wait(60)
+        (tmp_path / ".lock").unlink()
+    assert went_on.wait(60), "the lock that is held is that of the file which is there"
+    thread.join(60)
+    assert (tmp_path / ".lock").is_file()
+
+
+def test_a_lock_file_that_was_copied_while_it_was_held_holds_nothing(tmp_path: Path) -> None:
+    with start(HOLDER, tmp_path / "here" / ".lock") as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        shutil.copytree(tmp_path / "here", tmp_path / "copy")
+        with exclusive(tmp_path / "copy" / ".lock"):
+            pass
+        holder.send_signal(signal.SIGKILL)
+    with exclusive(tmp_path / "here" / ".lock"):
+        pass

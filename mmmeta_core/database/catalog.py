@@ -21,7 +21,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from mmmeta_core.atomic import fsync_file
-from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, Columns, fold
+from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, Columns, Fitted, fold
+from mmmeta_core.database.rebase import left, rescued_of, same
 from mmmeta_core.database.sqlite import (
     atomic,
     check_version,
@@ -207,7 +208,7 @@ class Catalog:
                 bases[key] = None
                 staged.added += 1
                 continue
-            changed = {name: value for name, value in values.items() if not _same(row.get(name), value)}
+            changed = {name: value for name, value in values.items() if not same(row.get(name), value)}
             restored = row.get("__deleted_at") is not None and row.get("__deleted_reason") in restores
             if restored:
                 changed |= {"__deleted_at": None, "__deleted_reason": None}
@@ -283,6 +284,7 @@ class Catalog:
     def drop_empty_pending(self) -> None:
         """Forget pending entries; the caller has seen that they make no difference to what is published."""
         with atomic(self.connection) as connection:
+            self._revert_pending()
             connection.execute("DELETE FROM mmmeta_pending")
 
     def snapshot(self, path: Path) -> None:
@@ -295,9 +297,16 @@ class Catalog:
             copy = Catalog(connection, path, self.unique, self._max_columns)
             with atomic(connection):
                 copy._revert_pending()
+                copy._drop_undeclared()
                 for table in _PRIVATE_TABLES:
                     connection.execute(f"DROP TABLE {table}")
         fsync_file(path)
+
+    def _drop_undeclared(self) -> None:
+        """Forget columns that no segment has declared; nothing is in them when nothing is pending."""
+        for name in self.new_columns():
+            self.connection.execute(f"ALTER TABLE files DROP COLUMN {quote(name)}")
+        self.connection.execute("DELETE FROM mmmeta_columns WHERE revision IS NULL")
 
     def _revert_pending(self) -> None:
         kinds = self._all_kinds()
@@ -353,12 +362,13 @@ class Catalog:
         if not waiting:
             return published
         here = rows_by_key(self.connection, self.unique, list(waiting))
+        now = format_time(utcnow())
         for key, base_json in waiting.items():
-            base = _raw(base_json, kinds) if base_json else {}
-            mine = {n: v for n, v in here[key].items() if n in kinds and not _same(v, base.get(n))}
-            base |= published[key]
-            mine = {name: value for name, value in mine.items() if not _same(value, base.get(name))}
-            published[key] = {**published[key], **mine}
+            before = _raw(base_json, kinds) if base_json else {}
+            base = {**before, **published[key]}
+            mine = left(here[key], before, base, kinds, now)
+            # The rest, bookkeeping too, is as published.
+            published[key] = {**dict.fromkeys(kinds), **base, **mine}
             if mine:
                 kept = {n: to_json(v, kinds[n]) for n, v in base.items() if v is not None}
                 self.connection.execute(
@@ -373,17 +383,17 @@ class Catalog:
         kinds = older._all_kinds()
         columns = self.columns()
         entries = older.connection.execute("SELECT key, base FROM mmmeta_pending").fetchall()
+        now = format_time(utcnow())
         for some in chunks(entries):
-            rows = older.rows([key for key, _ in some])
+            keys = [key for key, _ in some]
+            here, published = older.rows(keys), self.rows(keys)
             changes = []
             for key, base in some:
-                delta = _delta(rows[key], orjson.loads(base) if base else {}, kinds)
-                values = {name: from_json(value, kinds[name]) for name, value in delta.items()}
-                for name in values:
-                    if name not in columns.kinds and name not in PUBLISHED_BOOKKEEPING:
-                        columns.add(name, kinds[name])
-                        columns.added[name] = kinds[name]
-                changes.append(Change(key, values))
+                mine = _fit_anew(here[key], kinds, columns)
+                before = _fit_anew(_raw(base or "{}", kinds), kinds, columns)
+                mine = left(mine, before, published.get(key, {}), mine.keys() | before.keys(), now)
+                if mine or key not in published:
+                    changes.append(Change(key, mine))
             self.stage(changes, columns)
 
     # --- parts
@@ -506,6 +516,9 @@ def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int
             open_catalog(path, unique, max_columns=max_columns) as older,
         ):
             fresh.carry_over(older)
+    else:
+        # What a killed process left of a catalog that was moved away; SQLite would roll it back into the snapshot.
+        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
     fsync_file(snapshot)
     snapshot.replace(path)
 
@@ -541,11 +554,20 @@ def _statements(script: str) -> list[str]:
     return [statement for statement in script.split(";") if statement.strip()]
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Whether two raw values are the same: 1, 1.0 and "1" are three values."""
-    if isinstance(a, list | dict):
-        return orjson.dumps(a) == orjson.dumps(b)
-    return a is b or (type(a) is type(b) and bool(a == b))
+def _fit_anew(row: Row, kinds: Mapping[str, Kind], columns: Columns) -> Row:
+    """Return a raw row for a table where a column may be of another kind: what does not fit moves to `__rescued`."""
+    document = {
+        name: decode(row[name], kind)
+        for name, kind in kinds.items()
+        if name not in PUBLISHED_BOOKKEEPING and row.get(name) is not None
+    }
+    fitted = columns.fit(document)
+    kept = Fitted(rescued={**rescued_of(row), **fitted.rescued})
+    return {
+        **{name: row.get(name) for name in PUBLISHED_BOOKKEEPING},
+        **fitted.row,
+        RESCUED: kept.rescued_json(),
+    }
 
 
 def _delta(row: Row, base: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
@@ -556,7 +578,7 @@ def _delta(row: Row, base: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict
         if raw is None and base.get(name) is None:
             continue
         value = to_json(raw, kind)
-        if not _same(value, base.get(name)):
+        if not same(value, base.get(name)):
             delta[name] = value
     return delta
 

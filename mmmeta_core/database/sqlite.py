@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,8 +40,10 @@ def connect(path: Path, *, pragmas: Mapping[str, str]) -> sqlite3.Connection:
             check_same_thread=False,
         )
         for name, value in pragmas.items():
-            connection.execute(f"PRAGMA {name}={value}")
+            _set(connection, name, value)
     except sqlite3.Error as error:
+        if _is_busy(error):
+            raise _busy(path) from error
         raise CatalogError(
             f"cannot open the database {path}: {error}; check its permissions, or if it is damaged move it away: a catalog "
             "comes back with the next pull, a state.db has to be restored from a backup"
@@ -48,16 +51,49 @@ def connect(path: Path, *, pragmas: Mapping[str, str]) -> sqlite3.Connection:
     return connection
 
 
+def _set(connection: sqlite3.Connection, pragma: str, value: str) -> None:
+    """Set a pragma, waiting for other processes: to make a database WAL, SQLite itself does not wait."""
+    until = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}={value}")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _busy(path: object) -> CatalogError:
+    return CatalogError(
+        f"another process has been writing to {path} for more than {_WAIT_SECONDS:.0f} s: run again when it is done"
+    )
+
+
 @contextmanager
 def atomic(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Run the block in one transaction that takes the write lock at once; a nested block is a savepoint."""
+    """Run the block in one transaction that takes the write lock at once; a nested block is a savepoint.
+
+    Raises `CatalogError` when another process does not let go of the lock in a minute.
+    """
     nested = connection.in_transaction
     begin, commit, rollback = (
         ("SAVEPOINT nested", "RELEASE nested", "ROLLBACK TO nested")
         if nested
         else ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
     )
-    connection.execute(begin)
+    try:
+        connection.execute(begin)
+    except sqlite3.OperationalError as error:
+        if not _is_busy(error):
+            raise
+        (path,) = connection.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+        raise _busy(path) from error
     try:
         yield connection
         connection.execute(commit)
@@ -126,9 +162,13 @@ def upsert_rows(connection: sqlite3.Connection, unique: str, rows: Iterable[Row]
 def check_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     """Return the schema version of the database (0: empty). Raises `CatalogError` for one that can't be used."""
     try:
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        # In one statement: another process may be making the tables just now.
+        version, tables = connection.execute(
+            "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+        ).fetchone()
     except sqlite3.DatabaseError as error:
+        if _is_busy(error):
+            raise _busy(path) from error
         raise CatalogError(
             f"{path} is not a readable database ({error}); move it away and run again"
         ) from error
@@ -140,4 +180,4 @@ def check_version(connection: sqlite3.Connection, path: Path, newest: int) -> in
         raise CatalogError(
             f"{path} was not written by this mmmeta (an older version, or another program); move it away and run again"
         )
-    return version
+    return int(version)

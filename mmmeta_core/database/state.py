@@ -380,19 +380,25 @@ class State:
             with atomic(connection):
                 if not table_columns(connection, "files"):
                     self._create(connection)
-        kept = get_value(connection, "mmmeta_info", "unique")
-        if kept != self.unique and connection.execute("SELECT 1 FROM files").fetchone() is None:
-            with atomic(connection):
+        if get_value(connection, "mmmeta_info", "unique") != self.unique:
+            self._key_anew(connection)
+        return connection
+
+    def _key_anew(self, connection: sqlite3.Connection) -> None:
+        """Key a database by another column that has no documents yet. Raises `CatalogError` for one that has."""
+        with atomic(connection):
+            kept = get_value(connection, "mmmeta_info", "unique")
+            if kept != self.unique and connection.execute("SELECT 1 FROM files").fetchone() is None:
                 for table in _TABLES:
                     connection.execute(f"DROP TABLE {table}")
                 self._create(connection)
-        elif kept != self.unique:
+                kept = self.unique
+        if kept != self.unique:
             connection.close()
             raise CatalogError(
                 f"{self.path} is keyed by {kept!r}, but the configured key is {self.unique!r}: "
                 f"set metadata.unique to {kept!r}, or use another path"
             )
-        return connection
 
     def _create(self, connection: sqlite3.Connection) -> None:
         for statement in _SCHEMA:

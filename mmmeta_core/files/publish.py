@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, cast
 
-import orjson
-
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, Change
 from mmmeta_core.database.columns import RESCUED, Columns, Fitted, column_name
+from mmmeta_core.database.rebase import rescued_of
 from mmmeta_core.database.sqlite import atomic, quote
 from mmmeta_core.documents import flatten
 from mmmeta_core.errors import DocumentError
@@ -87,7 +86,7 @@ class Publisher:
             if existing == "only" and one not in live:
                 continue
             fresh = dict.fromkeys(columns.kinds) if existing in ("refuse", "ignore") and row else {}
-            kept = {} if fresh else _rescued(row)
+            kept = {} if fresh else rescued_of(row)
             rescued = {name: value for name, value in kept.items() if name not in values} | fitted.rescued
             emptied = dict.fromkeys(name for name in fitted.rescued if name in columns.kinds)
             published: dict[str, Sql] = {**fresh, **emptied, **fitted.row, **_LIVE}
@@ -121,8 +120,3 @@ _LIVE: Final[Mapping[str, Sql]] = {"__deleted_at": None, "__deleted_reason": Non
 def _key(document: Mapping[str, Any], unique: str) -> Key | None:
     key = document.get(unique)
     return cast("Key", key) if is_key(key) else None
-
-
-def _rescued(row: Row) -> dict[str, Any]:
-    kept: dict[str, Any] = orjson.loads(row.get(RESCUED) or "{}")
-    return kept
