@@ -50,6 +50,8 @@ from mmmeta_core.types import (
 )
 
 VERSION: Final = 1
+PURGED: Final = "purged"
+"""The `__deleted_reason` of a document of which nothing but the key may be left, and which never comes back."""
 
 _SCHEMA: Final = """
 CREATE TABLE files (
@@ -279,6 +281,30 @@ class Catalog:
             live = [key for key, row in self.rows(some).items() if row["__deleted_at"] is None]
             deleted += self.stage(Change(key, values) for key in live).updated
         return deleted
+
+    def purged(self) -> list[Key]:
+        """Return the documents that were purged."""
+        rows = self.connection.execute(
+            f"SELECT {self.quoted_key} FROM files WHERE __deleted_reason = ?", (PURGED,)
+        )
+        return [key for (key,) in rows]
+
+    def blank(self, keys: Iterable[Key]) -> None:
+        """Empty the columns of these documents and mark them as purged, so that no byte of what they held is left.
+
+        For a catalog that stands by itself: nothing is to be published by this.
+        """
+        names = [*self.kinds(), RESCUED]
+        emptied = ",".join(f"{quote(name)} = NULL" for name in names)
+        held = " OR ".join(f"{quote(name)} IS NOT NULL" for name in names)
+        with atomic(self.connection) as connection:
+            cursor = connection.executemany(
+                f"UPDATE files SET {emptied}, __deleted_at = coalesce(__deleted_at, ?), __deleted_reason = ? "
+                f"WHERE {self.quoted_key} = ? AND ({held})",
+                [(format_time(utcnow()), PURGED, key) for key in keys],
+            )
+        if cursor.rowcount > 0:
+            self.connection.execute("VACUUM")
 
     def drop_empty_pending(self) -> None:
         """Forget pending entries; the caller has seen that they make no difference to what is published."""

@@ -38,7 +38,7 @@ from mmmeta_core.errors import CatalogError, ColumnError, ReadOnlyColumnError
 from mmmeta_core.types import Key, Kind, Row, format_time, utcnow
 
 VERSION: Final = 1
-PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
+PRAGMAS: Final[Mapping[str, str]] = {"journal_mode": "WAL", "synchronous": "NORMAL"}
 
 Owner: TypeAlias = Literal["publisher", "client"]
 
@@ -123,6 +123,9 @@ class Merged:
 
 class State:
     """The state db of one client. One connection a thread, opened when first used."""
+
+    pragmas: Mapping[str, str] = PRAGMAS
+    """What each connection to the database is set to."""
 
     def __init__(self, path: Path, unique: str) -> None:
         self.path = path
@@ -375,7 +378,7 @@ class State:
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = connect(self.path, pragmas=PRAGMAS)
+        connection = connect(self.path, pragmas=self.pragmas)
         if check_version(connection, self.path, VERSION) == 0:
             with atomic(connection):
                 if not table_columns(connection, "files"):

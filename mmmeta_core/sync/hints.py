@@ -15,11 +15,10 @@ from typing import Final
 from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import digest_of
 from mmmeta_core.database.catalog import Catalog
-from mmmeta_core.head import Head, Snapshot
+from mmmeta_core.head import Head, Snapshot, read_head
 from mmmeta_core.paths import CONFIG, HEAD, META_DB, NAME, Paths, remote_name, store_name
 from mmmeta_core.remotes import LocalRemote, Remote
 from mmmeta_core.remotes.base import ABSENT
-from mmmeta_core.sync.pull import read_head
 from mmmeta_core.sync.replica import Replica
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Final
 
 from mmmeta_core.atomic import temporary
-from mmmeta_core.changelog import check_follows, digest_of, open_segment, replay_segment, segment_name
+from mmmeta_core.changelog import (
+    MAX_SEGMENT_BYTES,
+    check_follows,
+    digest_of,
+    open_segment,
+    replay_segment,
+    segment_name,
+)
 from mmmeta_core.database.catalog import Position, check_whole, open_catalog, replace_catalog
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError, RemoteNotFoundError
-from mmmeta_core.head import Head, Snapshot, parse_head
+from mmmeta_core.head import Head, Snapshot, read_head
 from mmmeta_core.paths import HEAD, META_DB, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.sync.replica import Replica
@@ -21,7 +28,6 @@ from mmmeta_core.types import Progress
 
 log = logging.getLogger(__name__)
 
-MAX_SEGMENT_BYTES: Final = 4 * 1024**3
 _REQUEST_BYTES: Final = 20_000
 """What one more request is worth in bytes, when log and snapshot are compared."""
 _SNAPSHOT_TRIES: Final = 3
@@ -81,19 +87,6 @@ def pull(
         came.bytes,
         time.monotonic() - started,
     )
-
-
-def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, str, bool]:
-    """Return the remote's head (None: it has none), its etag, and whether it is unchanged since `etag`."""
-    name = remote_name(HEAD)
-    try:
-        blob = remote.read(name, etag=etag)
-    except RemoteNotFoundError:
-        remote.check()
-        return None, "", False
-    if blob is None:
-        return None, etag or "", True
-    return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
 
 
 def _pull(replica: Replica, remote: Remote, came: _Came, probe: bool) -> Position:

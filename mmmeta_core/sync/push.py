@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from mmmeta_core.atomic import temporary
-from mmmeta_core.changelog import Header, Written, open_segment, segment_name, write_segment
+from mmmeta_core.changelog import (
+    MAX_SEGMENT_BYTES,
+    Header,
+    Written,
+    open_segment,
+    segment_name,
+    write_segment,
+)
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.errors import (
@@ -34,7 +41,7 @@ from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
 from mmmeta_core.store import decode_value, encode_value
 from mmmeta_core.sync.hints import write_hints
-from mmmeta_core.sync.pull import MAX_SEGMENT_BYTES, pull
+from mmmeta_core.sync.pull import pull
 from mmmeta_core.sync.replica import TIMESTAMP, Replica, digest
 from mmmeta_core.types import format_time, never, to_utc, utcnow
 
