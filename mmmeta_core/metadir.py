@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mmmeta_core.history import Diff, Revision, Touch
     from mmmeta_core.past import Pasts
     from mmmeta_core.process import Documents
+    from mmmeta_core.prune import PruneResult
     from mmmeta_core.verify import VerifyResult
 
 log = logging.getLogger(__name__)
@@ -469,6 +470,19 @@ class Metadir:
         return history.touches(
             self._archive(), {key} if isinstance(key, str | int) else set(key), limit=limit
         )
+
+    def prune(
+        self, *, keep_days: float, dry_run: bool = False, progress: Progress | None = None
+    ) -> PruneResult:
+        """Remove from the remote's log what is older than `keep_days`; see `prune.prune`.
+
+        Documents stay, and so does what `files` shows; `files.as_of`, `diff` and `log` reach back less far.
+        """
+        from mmmeta_core.prune import prune
+
+        remote = self._archive()
+        with self._locked():
+            return prune(self._replica, remote, keep_days=keep_days, dry_run=dry_run, progress=progress)
 
     def diff(self, a: int, b: int | None = None) -> Diff:
         """Compare the documents of two revisions, `b` being the newest unless given; see `history.diff`.

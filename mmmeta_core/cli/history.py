@@ -14,14 +14,35 @@ from mmmeta_core.cli.session import Session
 @cli.command("log")
 @click.option("--key", help="Only what was done to this document.")
 @click.option("--limit", type=click.IntRange(min=0), help="At most this many.")
+@click.option("--prune", is_flag=True, help="Remove the oldest part of the log; documents stay.")
+@click.option("--keep-days", type=click.FloatRange(min=0), help="With --prune: days that stay in the log.")
+@click.option("--dry-run", is_flag=True, help="With --prune: only tell what would go.")
 @json_option
 @pass_session
-def log_command(session: Session, key: str | None, limit: int | None, as_json: bool) -> None:
+def log_command(
+    session: Session,
+    key: str | None,
+    limit: int | None,
+    prune: bool,
+    keep_days: float | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Tell who published what and when, the newest first."""
     from mmmeta_core.cli.filters import key_values
-    from mmmeta_core.cli.printing import echo_json, echo_rows
+    from mmmeta_core.cli.printing import echo_json, echo_result, echo_rows
+    from mmmeta_core.cli.progress import progress_bar
 
+    if prune != (keep_days is not None) or (dry_run and not prune) or (prune and (key or limit is not None)):
+        raise click.UsageError(
+            "--prune goes with --keep-days and perhaps --dry-run, and they with --prune only"
+        )
     with session.open() as metadir:
+        if keep_days is not None:
+            with progress_bar("segments") as progress:
+                result = metadir.prune(keep_days=keep_days, dry_run=dry_run, progress=progress)
+            echo_result(result, as_json=as_json)
+            return
         if key is None:
             found = (dataclasses.asdict(one) for one in metadir.log(limit=limit))
         else:

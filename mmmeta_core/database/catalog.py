@@ -539,7 +539,8 @@ def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int
 def check_whole(path: Path) -> None:
     """Raise `CatalogError` unless `path` is a closed SQLite database that passes its own integrity check."""
     with closing(connect(path, pragmas={})) as connection:
-        check_version(connection, path, VERSION)
+        if check_version(connection, path, VERSION) == 0:
+            raise CatalogError(f"{path} is empty")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise CatalogError(f"{path} is damaged: {found}")

@@ -6,5 +6,6 @@
 from mmmeta_core.sync.pull import PullResult, pull
 from mmmeta_core.sync.push import PushResult, push
 from mmmeta_core.sync.replica import Replica
+from mmmeta_core.sync.retire import Retired, listed, retire
 
-__all__ = ["PullResult", "PushResult", "Replica", "pull", "push"]
+__all__ = ["PullResult", "PushResult", "Replica", "Retired", "listed", "pull", "push", "retire"]
