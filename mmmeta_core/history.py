@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from mmmeta_core.changelog import MAX_SEGMENT_BYTES, Header, digest_of, open_segment, segment_name
-from mmmeta_core.database.catalog import PURGED
+from mmmeta_core.database.columns import PURGED
 from mmmeta_core.database.past import Past
 from mmmeta_core.database.sqlite import chunks
 from mmmeta_core.errors import LogError, RemoteNotFoundError
@@ -110,10 +110,18 @@ def touches(remote: Remote, keys: Collection[Key], *, limit: int | None = None) 
     yield from islice((touch for touch in found if touch is not None), limit)
 
 
-def mentions(remote: Remote, keys: Collection[Key], below: int) -> int:
-    """Return the newest revision below `below` whose segment names one of these documents; 0 when there is none."""
-    found = _newest_first(remote, lambda header, records, _: (header.revision, _names(records, keys)))
-    return next((revision for revision, named in found if named and revision < below), 0)
+def mentions(remote: Remote, keys: Collection[Key], *, below: int, above: int = 0) -> int:
+    """Return the newest revision between the two whose segment names one of these documents; `above` if there is none.
+
+    Reads the log from `below` downwards.
+    """
+    found = _newest_first(
+        remote,
+        lambda header, records, _: (header.revision, _names(records, keys)),
+        first=below - 1,
+        last=above + 1,
+    )
+    return next((revision for revision, named in found if named), above)
 
 
 def _names(records: Records, keys: Collection[Key]) -> bool:
@@ -169,19 +177,25 @@ class _Segment(Generic[T]):
     previous: str
 
 
-def _newest_first(remote: Remote, read: Callable[[Header, Records, int], T]) -> Iterator[T]:
-    head, _, _ = read_head(remote)
-    newest = head.revision if head is not None else 0
+def _newest_first(
+    remote: Remote,
+    read: Callable[[Header, Records, int], T],
+    *,
+    first: int | None = None,
+    last: int = 1,
+) -> Iterator[T]:
+    """Read the segments down to the revision `last`, from `first` or the newest."""
     follows: str | None = None
     with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
         draft = Path(folder) / "segment"
+        newest = _newest(remote) if first is None else first
         later: list[_Segment[T]] = []
-        while (segment := _segment(remote, newest + len(later) + 1, draft, read)) is not None:
-            later.append(segment)  # head.json lags for a moment after a publish
-        for revision in range(newest + len(later), 0, -1):
+        while first is None and (one := _segment(remote, newest + len(later) + 1, draft, read)) is not None:
+            later.append(one)  # head.json lags for a moment after a publish
+        for revision in range(newest + len(later), last - 1, -1):
             segment = later.pop() if later else _segment(remote, revision, draft, read)
             if segment is None:
-                _check_pruned(remote, revision, newest)
+                _check_pruned(remote, revision)
                 return
             if follows not in (None, segment.digest):
                 raise LogError(
@@ -190,6 +204,11 @@ def _newest_first(remote: Remote, read: Callable[[Header, Records, int], T]) -> 
                 )
             follows = segment.previous
             yield segment.value
+
+
+def _newest(remote: Remote) -> int:
+    head, _, _ = read_head(remote)
+    return head.revision if head is not None else 0
 
 
 def _segment(
@@ -205,11 +224,11 @@ def _segment(
         return _Segment(read(header, records, size), digest_of(draft), header.previous)
 
 
-def _check_pruned(remote: Remote, revision: int, newest: int) -> None:
+def _check_pruned(remote: Remote, revision: int) -> None:
     """Raise `LogError` unless the segment is missing because it was pruned."""
     head, _, _ = read_head(remote)
     covered = head.snapshot.revision if head is not None and head.snapshot is not None else 0
-    if revision > covered or revision == newest:
+    if revision > covered or (head is not None and revision == head.revision):
         raise LogError(
             f"segment {_url(remote, revision)} is missing, and no snapshot covers it: restore it from a backup of the "
             "archive"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mmmeta_core.past import Pasts
     from mmmeta_core.process import Documents
     from mmmeta_core.prune import PruneResult
+    from mmmeta_core.purge import PurgeResult
     from mmmeta_core.verify import VerifyResult
 
 log = logging.getLogger(__name__)
@@ -337,7 +338,9 @@ class Metadir:
                 raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
             self.remote.check()
         with self._locked(), self._replica.catalog() as catalog:
-            return updating.update(catalog, self.state, self.store, self.paths.root)
+            result = updating.update(catalog, self.state, self.store, self.paths.root)
+            self._scrub(catalog)
+            return result
 
     def sync(self) -> SyncResult:
         """Do what the role needs: pull, generate if there is a `files_root`, push if documents wait, update."""
@@ -484,6 +487,25 @@ class Metadir:
         with self._locked():
             return prune(self._replica, remote, keep_days=keep_days, dry_run=dry_run, progress=progress)
 
+    def purge(
+        self,
+        keys: Iterable[Key | Collection[Key]],
+        *,
+        reason: str,
+        files: bool = False,
+        dry_run: bool = False,
+    ) -> PurgeResult:
+        """Remove documents, and all that was published of them, from catalog, log and snapshot; see `purge.purge`."""
+        from mmmeta_core.purge import purge
+
+        remote = self._archive()
+        with self._locked():
+            root, options = self.files_root, {"files": files, "dry_run": dry_run}
+            result = purge(self._replica, remote, keys, reason=reason, root=root, **options)
+        if not dry_run:
+            self.update()
+        return result
+
     def diff(self, a: int, b: int | None = None) -> Diff:
         """Compare the documents of two revisions, `b` being the newest unless given; see `history.diff`.
 
@@ -549,6 +571,15 @@ class Metadir:
         if self.remote is None and (self.paths.root / "log").is_dir():
             return open_remote(self.path)
         return self._need_remote()
+
+    def _scrub(self, catalog: Catalog) -> None:
+        """Leave no byte of documents that were purged in this metadir's databases and copies."""
+        if catalog.must_scrub:
+            self._past().forget()
+            if self.remote is not None and not sync.is_here(self._replica, self.remote):
+                sync.forget_copies(self.paths, catalog.position.revision)
+            catalog.scrub()
+        self.state.scrub()
 
     def _past(self) -> Pasts:
         from mmmeta_core.past import Pasts

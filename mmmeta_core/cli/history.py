@@ -67,6 +67,34 @@ def _words(row: dict[str, Any]) -> dict[str, Any]:
     return words
 
 
+@cli.command(
+    epilog="Exit code 0: gone, or gone before. What is left is the key. Run it again after it was interrupted."
+)
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--reason", required=True, help="Why. It is published, so it must not say what is to be gone.")
+@click.option("--files", is_flag=True, help="Remove the documents themselves from the archive, too.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@json_option
+@pass_session
+def purge(
+    session: Session, keys: tuple[str, ...], reason: str, files: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Remove documents and all that was published of them, for good."""
+    from mmmeta_core.cli.filters import key_values
+    from mmmeta_core.cli.printing import echo_json, plain, text
+
+    with session.open() as metadir:
+        result = metadir.purge([key_values(key) for key in keys], reason=reason, files=files, dry_run=dry_run)
+        if as_json:
+            echo_json(plain(result))
+            return
+        counts = {"documents": result.documents, "revision": result.revision, "segments": result.segments}
+        click.echo(", ".join(f"{name} {count}" for name, count in counts.items()))
+        for title, names in (("file", result.files), ("still here", result.left)):
+            for name in names:
+                click.echo(f"{title}: {text(name)}")
+
+
 @cli.command()
 @click.argument("a", type=click.IntRange(min=1), metavar="A")
 @click.argument("b", type=click.IntRange(min=1), metavar="[B]", required=False)

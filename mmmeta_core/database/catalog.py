@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from mmmeta_core.atomic import fsync_file
-from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, Columns, fold
+from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED, Columns, fold
 from mmmeta_core.database.sqlite import (
     atomic,
     check_version,
@@ -50,8 +50,6 @@ from mmmeta_core.types import (
 )
 
 VERSION: Final = 1
-PURGED: Final = "purged"
-"""The `__deleted_reason` of a document of which nothing but the key may be left, and which never comes back."""
 
 _SCHEMA: Final = """
 CREATE TABLE files (
@@ -68,8 +66,10 @@ _PRIVATE_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS mmmeta_pending (key PRIMARY KEY, base TEXT);
 CREATE TABLE IF NOT EXISTS mmmeta_local (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
+_SCRUB: Final = "scrub"
+"""The private note that documents were purged and the file is to be rewritten."""
 _PRIVATE_TABLES: Final = ("mmmeta_pending", "mmmeta_local")
-_PRAGMAS: Final = {"journal_mode": "DELETE", "synchronous": "FULL"}
+_PRAGMAS: Final = {"journal_mode": "DELETE", "synchronous": "FULL", "secure_delete": "ON"}
 
 
 class Change(NamedTuple):
@@ -81,12 +81,13 @@ class Change(NamedTuple):
 
 @dataclass
 class Staged:
-    """How many documents a batch of changes added, changed or left as they were."""
+    """How many documents a batch of changes added, changed or left as they were; those that were purged stay so."""
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
     restored: int = 0
+    purged: int = 0
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,15 @@ class Catalog:
         total: int = self.connection.execute("SELECT count(*) FROM mmmeta_pending").fetchone()[0]
         return total
 
+    def waiting(self, keys: Iterable[Key]) -> set[Key]:
+        """Return those of the documents that have changes which are not published yet."""
+        found: set[Key] = set()
+        for some in chunks(keys):
+            marks = ",".join("?" * len(some))
+            rows = self.connection.execute(f"SELECT key FROM mmmeta_pending WHERE key IN ({marks})", some)
+            found.update(key for (key,) in rows)
+        return found
+
     def local(self, key: str) -> Any:
         """Return a private note of this metadir; it is never published."""
         return get_value(self.connection, "mmmeta_local", key)
@@ -203,6 +213,9 @@ class Catalog:
         bases: dict[Key, str | None] = {}
         for key, values in changes:
             row = present.get(key)
+            if _is_purged(row) and values.get("__deleted_reason") != PURGED:
+                staged.purged += 1
+                continue
             if row is None:
                 fresh = {self.unique: key, **values, "__meta_added": now, "__meta_last_updated": now}
                 written[key] = present[key] = fresh
@@ -306,6 +319,39 @@ class Catalog:
         if cursor.rowcount > 0:
             self.connection.execute("VACUUM")
 
+    def purge(self, keys: Iterable[Key]) -> int:
+        """Empty documents for good, to be published by the next push; returns how many were not empty before."""
+        now, emptied = format_time(utcnow()), {**dict.fromkeys(self.kinds()), RESCUED: None}
+        staged = 0
+        with atomic(self.connection):
+            for some in chunks(keys):
+                rows = self.rows(some)
+                changes = [
+                    Change(
+                        key,
+                        {
+                            **emptied,
+                            "__deleted_at": row["__deleted_at"] if _is_purged(row) else now,
+                            "__deleted_reason": PURGED,
+                        },
+                    )
+                    for key, row in rows.items()
+                ]
+                staged += self.stage(changes).updated
+            set_values(self.connection, "mmmeta_local", {_SCRUB: 1})
+        return staged
+
+    @property
+    def must_scrub(self) -> bool:
+        """Whether documents were purged since the file was last rewritten."""
+        return self.local(_SCRUB) is not None
+
+    def scrub(self) -> None:
+        """Rewrite the file if documents were purged, so that none of their bytes is left in it."""
+        if self.must_scrub:
+            self.connection.execute("VACUUM")
+            self.set_local(**{_SCRUB: None})
+
     def drop_empty_pending(self) -> None:
         """Forget pending entries; the caller has seen that they make no difference to what is published."""
         with atomic(self.connection) as connection:
@@ -359,6 +405,8 @@ class Catalog:
             pending = self.pending_count() > 0
             for some in chunks(records):
                 total += len(some)
+                if any(values.get("__deleted_reason") == PURGED for _, values in some):
+                    set_values(self.connection, "mmmeta_local", {_SCRUB: 1})
                 published = {key: _raw(values, kinds) for key, values in some}
                 rows = self._rebase(published, kinds) if pending else published
                 upsert_rows(
@@ -380,6 +428,10 @@ class Catalog:
             return published
         here = rows_by_key(self.connection, self.unique, list(waiting))
         for key, base_json in waiting.items():
+            if _is_purged(published[key]) and not _is_purged(here[key]):  # what waits here goes with it
+                published[key] = {**dict.fromkeys(self.kinds()), RESCUED: None, **published[key]}
+                self.connection.execute("DELETE FROM mmmeta_pending WHERE key = ?", (key,))
+                continue
             base = _raw(base_json, kinds) if base_json else {}
             mine = {n: v for n, v in here[key].items() if n in kinds and not _same(v, base.get(n))}
             base |= published[key]
@@ -532,6 +584,8 @@ def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int
             open_catalog(path, unique, max_columns=max_columns) as older,
         ):
             fresh.carry_over(older)
+            if fresh.purged():
+                fresh.set_local(**{_SCRUB: 1})
     fsync_file(snapshot)
     snapshot.replace(path)
 
@@ -566,6 +620,10 @@ def _create(connection: sqlite3.Connection, unique: str) -> None:
 
 def _statements(script: str) -> list[str]:
     return [statement for statement in script.split(";") if statement.strip()]
+
+
+def _is_purged(row: Mapping[str, Any] | None) -> bool:
+    return row is not None and row.get("__deleted_reason") == PURGED
 
 
 def _same(a: Any, b: Any) -> bool:

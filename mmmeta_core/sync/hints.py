@@ -61,7 +61,7 @@ def write_hints(
             new = head
         else:
             new = _head(replica, catalog, head)
-            if not _is_here(replica, remote):
+            if not is_here(replica, remote):
                 wrote |= _write_files(remote, head, new)
         if new.revision == position.revision:
             mine = mine or _snapshot(replica, remote, catalog, head, covering)
@@ -101,7 +101,7 @@ def _head(replica: Replica, catalog: Catalog, before: Head | None) -> Head:
     )
 
 
-def _is_here(replica: Replica, remote: Remote) -> bool:
+def is_here(replica: Replica, remote: Remote) -> bool:
     """Whether the remote's metadir is the local one: an archive that is published where it lies."""
     return isinstance(remote, LocalRemote) and remote.root.resolve() == replica.paths.root.parent.resolve()
 
@@ -126,7 +126,7 @@ def _snapshot(
     position = catalog.position
     last = head.snapshot if head else None
     meta = remote.stat(remote_name(META_DB))
-    here = _is_here(replica, remote)
+    here = is_here(replica, remote)
     live = here or (meta is not None and (last is None or last.name != META_DB) and _is_live(remote))
     if live and last is None and not covering:
         return None

@@ -13,7 +13,7 @@ from mmmeta_core.changelog import FOLDER, digest_of, segment_name, segment_revis
 from mmmeta_core.database.catalog import check_whole, open_catalog
 from mmmeta_core.errors import CatalogError, ConflictError, RemoteNotFoundError
 from mmmeta_core.head import Head, Snapshot, read_head
-from mmmeta_core.paths import remote_name
+from mmmeta_core.paths import SNAPSHOT_DB, Paths, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.sync.hints import write_hints
 from mmmeta_core.sync.pull import pull
@@ -35,6 +35,14 @@ def listed(remote: Remote) -> list[int]:
     """Return the revisions that the remote has a segment of, in order."""
     names = remote.names(remote_name(f"{FOLDER}/"))
     return sorted(number for name in names if (number := segment_revision(name)))
+
+
+def forget_copies(paths: Paths, revision: int) -> None:
+    """Remove what another tool copied here of the archive's log and snapshot, up to the revision that the catalog has."""
+    for path in (paths.root / FOLDER).glob("*.gz"):
+        if (segment_revision(path.name) or revision + 1) <= revision:
+            path.unlink()
+    (paths.root / SNAPSHOT_DB).unlink(missing_ok=True)
 
 
 def retire(
