@@ -32,6 +32,7 @@ from mmmeta_core.types import KINDS, Key, Kind, Misfit, is_key
 
 FORMAT: Final = 1
 FOLDER: Final = "log"
+MAX_SEGMENT_BYTES: Final = 4 * 1024**3
 _LINE_LIMIT: Final = 64 * 1024 * 1024
 _LEVEL: Final = 6
 _UNREADABLE: Final = (OSError, EOFError, zlib.error, ValueError)
@@ -63,6 +64,7 @@ class Header:
     store: Mapping[str, str | None] = field(default_factory=dict)
     config: str | None = None
     by: str = ""
+    note: str | None = None
 
     def to_json(self) -> bytes:
         """Return the line."""
@@ -111,6 +113,7 @@ _HEADER_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "store": dict,
     "config": str,
     "by": str,
+    "note": str,
 }
 
 

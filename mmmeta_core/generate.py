@@ -57,7 +57,10 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class GenerateResult:
-    """What a run did. `invalid` counts all files that can't be taken at present, `read` the files it opened."""
+    """What a run did. `invalid` counts all files that can't be taken at present, `read` the files it opened.
+
+    `purged` is how many documents have a metadata file here and were purged from the archive: they stay so.
+    """
 
     added: int
     updated: int
@@ -69,6 +72,7 @@ class GenerateResult:
     rescued: int
     read: int
     pending: int
+    purged: int
     seconds: float = field(compare=False)
 
 
@@ -170,11 +174,13 @@ class _Run:
 
     def _result(self, started: float, contested: int) -> GenerateResult:
         counts = self.counts
-        invalid = self.scan.count(problems=True)
+        invalid, purged = self.scan.count(problems=True), self._purged()
         return GenerateResult(
             added=counts.added,
             updated=counts.updated,
-            unchanged=max(counts.files - counts.added - counts.updated - counts.restored - invalid, 0),
+            unchanged=max(
+                counts.files - counts.added - counts.updated - counts.restored - invalid - purged, 0
+            ),
             deleted=counts.deleted,
             restored=counts.restored,
             invalid=invalid,
@@ -182,6 +188,7 @@ class _Run:
             rescued=counts.rescued,
             read=counts.read,
             pending=self.catalog.pending_count(),
+            purged=purged,
             seconds=time.monotonic() - started,
         )
 
@@ -384,6 +391,13 @@ class _Run:
             return [key for (key,) in rows]
         finally:
             connection.execute("DETACH scan")
+
+    def _purged(self) -> int:
+        """Return how many purged documents a file on disk stands for."""
+        keys = {seen.key for seen in self.scan.with_keys(self.catalog.purged())}
+        if keys:
+            log.warning("documents that were purged, and whose metadata files still lie here: %d", len(keys))
+        return len(keys)
 
     def _check_documents(self) -> tuple[list[Key], list[Key]]:
         """Return the live documents whose file is gone, and the deleted ones whose file is back."""

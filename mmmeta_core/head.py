@@ -11,20 +11,26 @@ from typing import Any, Final
 
 import orjson
 
-from mmmeta_core.errors import LogError
+from mmmeta_core.errors import LogError, RemoteNotFoundError
+from mmmeta_core.paths import HEAD, META_DB, SNAPSHOT_DB, remote_name
+from mmmeta_core.remotes import Remote
 
 FORMAT: Final = 1
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Which `meta.db` lies at the remote: its revision, size in bytes, SHA-256, and the log's bytes up to there."""
+    """Which snapshot lies at the remote: its revision, size in bytes, SHA-256, and the log's bytes up to there.
+
+    `name` is the file's in the metadir; where `meta.db` is a catalog that is worked in, it is another one.
+    """
 
     revision: int
     size: int
     sha256: str
     log_bytes: int
     etag: str = ""
+    name: str = META_DB
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,23 @@ class Head:
 
     def to_json(self) -> bytes:
         """Return the file's bytes."""
-        return orjson.dumps({"format": FORMAT, **asdict(self)}, option=orjson.OPT_INDENT_2) + b"\n"
+        values = {"format": FORMAT, **asdict(self)}
+        if self.snapshot is not None and self.snapshot.name == META_DB:
+            del values["snapshot"]["name"]
+        return orjson.dumps(values, option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, str, bool]:
+    """Return the remote's head (None: it has none), its etag, and whether it is unchanged since `etag`."""
+    name = remote_name(HEAD)
+    try:
+        blob = remote.read(name, etag=etag)
+    except RemoteNotFoundError:
+        remote.check()
+        return None, "", False
+    if blob is None:
+        return None, etag or "", True
+    return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
 
 
 def parse_head(data: bytes, source: str) -> Head:
@@ -85,3 +107,5 @@ def _check(head: Head) -> None:
         raise ValueError("snapshot without numbers")
     if snapshot and not (isinstance(snapshot.sha256, str) and isinstance(snapshot.etag, str)):
         raise ValueError("snapshot without hash")
+    if snapshot and snapshot.name not in (META_DB, SNAPSHOT_DB):
+        raise ValueError("snapshot of an unknown name")

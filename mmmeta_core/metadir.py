@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, overload
 
 from mmmeta_core import generate as generating
 from mmmeta_core import lock, sync
@@ -29,17 +29,22 @@ from mmmeta_core.errors import (
     RemoteError,
     RemoteNotFoundError,
 )
-from mmmeta_core.head import Head
+from mmmeta_core.head import Head, read_head
 from mmmeta_core.paths import NAME, Paths, store_name
 from mmmeta_core.remotes import Remote, UploadResult, open_remote
 from mmmeta_core.sources import Sources
 from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
-from mmmeta_core.types import Kind, Progress
+from mmmeta_core.types import Key, Kind, Progress
 
 if TYPE_CHECKING:
     from mmmeta_core.download import DownloadResult
     from mmmeta_core.export import ExportResult, Format
+    from mmmeta_core.files import Files
+    from mmmeta_core.history import Diff, Revision, Touch
+    from mmmeta_core.past import Pasts
     from mmmeta_core.process import Documents
+    from mmmeta_core.prune import PruneResult
+    from mmmeta_core.purge import PurgeResult
     from mmmeta_core.verify import VerifyResult
 
 log = logging.getLogger(__name__)
@@ -147,6 +152,7 @@ class Metadir:
         self._files: Documents | None = None
         self._configured: Config | None = None
         self._sources = Sources(self.remote)
+        self._pasts: Pasts | None = None
 
     # --- parts
 
@@ -168,7 +174,9 @@ class Metadir:
 
         state, config = self.state, self.config
         if self._files is None:
-            self._files = Documents(state, config, Publisher(config, self._edit), self._sources)
+            self._files = Documents(
+                state, config, Publisher(config, self._edit), self._sources, self._files_as_of
+            )
         elif self._configured != config:
             self._files.configure(config, Publisher(config, self._edit))
         self._configured = config
@@ -218,6 +226,8 @@ class Metadir:
         """Close the databases; the next use opens them again."""
         if self._files is not None:
             self._files.close()
+        if self._pasts is not None:
+            self._pasts.close()
         if self._state is not None:
             self._state.close()
         self._files = self._state = None
@@ -274,7 +284,7 @@ class Metadir:
 
         One request for one small object, `head.json`, which lags for a moment after a publish.
         """
-        head, _, _ = sync.read_head(self._need_remote())
+        head, _, _ = read_head(self._need_remote())
         return head
 
     def polls(self, keys: Sequence[str]) -> list[Poll]:
@@ -328,7 +338,9 @@ class Metadir:
                 raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
             self.remote.check()
         with self._locked(), self._replica.catalog() as catalog:
-            return updating.update(catalog, self.state, self.store, self.paths.root)
+            result = updating.update(catalog, self.state, self.store, self.paths.root)
+            self._scrub(catalog)
+            return result
 
     def sync(self) -> SyncResult:
         """Do what the role needs: pull, generate if there is a `files_root`, push if documents wait, update."""
@@ -458,6 +470,70 @@ class Metadir:
         with self._locked():
             return mend(site, depth, progress=progress)
 
+    @overload
+    def log(self, *, limit: int | None = None) -> Iterator[Revision]: ...
+    @overload
+    def log(self, *, key: Key | Collection[Key], limit: int | None = None) -> Iterator[Touch]: ...
+    def log(
+        self, *, key: Key | Collection[Key] | None = None, limit: int | None = None
+    ) -> Iterator[Revision] | Iterator[Touch]:
+        """Yield what was published, the newest first, as a stream; with `key` what was done to that document.
+
+        From the remote's log, or from this metadir's own where there is no remote; see `history.revisions` and
+        `history.touches`. Several keys are ways to write one.
+        """
+        from mmmeta_core import history
+
+        if key is None:
+            return history.revisions(self._archive(), limit=limit)
+        return history.touches(
+            self._archive(), {key} if isinstance(key, str | int) else set(key), limit=limit
+        )
+
+    def prune(
+        self, *, keep_days: float, dry_run: bool = False, progress: Progress | None = None
+    ) -> PruneResult:
+        """Remove from the remote's log what is older than `keep_days`; see `prune.prune`.
+
+        Documents stay, and so does what `files` shows; `files.as_of`, `diff` and `log` reach back less far.
+        """
+        from mmmeta_core.prune import prune
+
+        remote = self._archive()
+        with self._locked():
+            return prune(self._replica, remote, keep_days=keep_days, dry_run=dry_run, progress=progress)
+
+    def purge(
+        self,
+        keys: Iterable[Key | Collection[Key]],
+        *,
+        reason: str,
+        files: bool = False,
+        dry_run: bool = False,
+    ) -> PurgeResult:
+        """Remove documents, and all that was published of them, from catalog, log and snapshot; see `purge.purge`."""
+        from mmmeta_core.purge import purge
+
+        remote = self._archive()
+        with self._locked():
+            root, options = self.files_root, {"files": files, "dry_run": dry_run}
+            result = purge(self._replica, remote, keys, reason=reason, root=root, **options)
+        if not dry_run:
+            self.update()
+        return result
+
+    def diff(self, a: int, b: int | None = None) -> Diff:
+        """Compare the documents of two revisions, `b` being the newest unless given; see `history.diff`.
+
+        Costs what `files.as_of` does for each of them.
+        """
+        from mmmeta_core import history
+
+        if b is None:
+            head, _, _ = read_head(self._archive())
+            b = max(head.revision if head is not None else 0, self.revision)
+        return history.diff(a, b, self._past().at)
+
     def failures(self, mark: str = "imported") -> Iterator[Failure]:
         """Yield the documents that a pipeline failed at, the latest first."""
         return Work(self.state, mark).failures()
@@ -506,6 +582,31 @@ class Metadir:
 
     # --- composing
 
+    def _archive(self) -> Remote:
+        """Return the remote, or this very folder where the archive is published where it lies."""
+        if self.remote is None and (self.paths.root / "log").is_dir():
+            return open_remote(self.path)
+        return self._need_remote()
+
+    def _scrub(self, catalog: Catalog) -> None:
+        """Leave no byte of documents that were purged in this metadir's databases and copies."""
+        if catalog.must_scrub:
+            self._past().forget()
+            if self.remote is not None and not sync.is_here(self._replica, self.remote):
+                sync.forget_copies(self.paths, catalog.position.revision)
+            catalog.scrub()
+        self.state.scrub()
+
+    def _past(self) -> Pasts:
+        from mmmeta_core.past import Pasts
+
+        if self._pasts is None:
+            self._pasts = Pasts(self.paths, lambda: self.config, self._archive, self._sources)
+        return self._pasts
+
+    def _files_as_of(self, revision: int) -> Files:
+        return self._past().files(revision)
+
     def _pipelines(self) -> Iterator[Pipeline]:
         from mmmeta_core.process import due_count
 
@@ -537,7 +638,7 @@ class Metadir:
     def _locked(self) -> Iterator[None]:
         """Be the metadir's one writer, and clear away what a killed one left."""
         with lock.exclusive(self.paths.lock):
-            for folder in (self.paths.root, self.paths.store):
+            for folder in (self.paths.root, self.paths.store, self.paths.past):
                 sweep(folder)
             yield
 

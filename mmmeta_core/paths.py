@@ -9,6 +9,8 @@ from typing import Final
 NAME: Final = "_mmmeta"
 
 META_DB: Final = "meta.db"
+SNAPSHOT_DB: Final = "snapshot.db"
+"""The snapshot of an archive whose `meta.db` is a catalog that is worked in."""
 STATE_DB: Final = "state.db"
 HEAD: Final = "head.json"
 CONFIG: Final = "config.yml"
@@ -17,7 +19,7 @@ STORE: Final = "_store"
 
 @dataclass(frozen=True)
 class Paths:
-    """The files of a local metadir. Of these `state`, `scan` and `lock` are private and never leave the machine."""
+    """The files of a local metadir. Of these `state`, `scan`, `past` and `lock` are private and never leave the machine."""
 
     root: Path
 
@@ -35,6 +37,11 @@ class Paths:
     def scan(self) -> Path:
         """What `generate` saw."""
         return self.root / "cache.db"
+
+    @property
+    def past(self) -> Path:
+        """The folder of catalogs as they were at earlier revisions; it may be removed at any time."""
+        return self.root / "past"
 
     @property
     def store(self) -> Path:

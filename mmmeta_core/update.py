@@ -55,6 +55,8 @@ def update(
             "the publisher now publishes a column %r, which is your own here: yours stays, theirs is not shown",
             name,
         )
+    for path in merged.purged_downloads:
+        log.warning("%s is here of a document that the publisher purged: remove it", path)
     log.info(
         "state: %d added, %d updated, %d deleted, %d restored; at revision %d",
         *(merged.added, merged.updated, merged.deleted, merged.restored, merged.revision),

@@ -17,6 +17,7 @@ from typing import Final
 
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.database.columns import PURGED
 from mmmeta_core.database.scan import Scan, Seen, Uploaded
 from mmmeta_core.database.sqlite import chunks, get_value
 from mmmeta_core.errors import (
@@ -147,12 +148,14 @@ class _Run:
         """Yield each document and metadata file that `generate` saw, a document before its metadata file."""
         for seen in chunks(self.scan.sources()):
             keys = [one.key for one in seen if one.key is not None]
-            names = self._names(keys)
+            names, purged = self._names(keys)
             sources: defaultdict[Key, list[Seen]] = defaultdict(list)
             for one in self.scan.with_keys(names):
                 if one.key is not None:
                     sources[one.key].append(one)
             for one in seen:
+                if one.key in purged:
+                    continue
                 own = sources[one.key] if one.key is not None else []
                 is_first = bool(own) and own[0].path == one.path  # of several files with one key
                 name = names[own[0].key] if is_first and own[0].key is not None else None
@@ -161,13 +164,14 @@ class _Run:
                 if name != one.path:  # else there are no metadata files, and this is the document
                     yield _Item(one.path, self._inside(self.root / one.path), None)
 
-    def _names(self, keys: list[Key]) -> dict[Key, str]:
-        """Return the published file names of documents that are not deleted."""
+    def _names(self, keys: list[Key]) -> tuple[dict[Key, str], set[Key]]:
+        """Return the published file names of documents that are not deleted, and which ones were purged."""
         rows = self.catalog.rows(keys)
         names = {
             key: row.get(self.config.file_name) for key, row in rows.items() if row["__deleted_at"] is None
         }
-        return {key: name for key, name in names.items() if isinstance(name, str) and name}
+        purged = {key for key, row in rows.items() if row["__deleted_reason"] == PURGED}
+        return {key: name for key, name in names.items() if isinstance(name, str) and name}, purged
 
     def _place(self, name: str, folders: list[str]) -> Path | None:
         """Return the document's file, below the root or beside one of its metadata files."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from mmmeta_core.types import Kind, Misfit, coerce, is_key
+from mmmeta_core.types import Key, Kind, Misfit, coerce, is_key
 
 _FILTER: Final = re.compile(r"(?P<column>[^=<>!~]+?)(?P<operator><=|>=|!=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _BOOLEANS: Final = {"true": True, "false": False}
@@ -109,6 +109,11 @@ def _read(text: str, kind: Kind) -> Any:
     if isinstance(value, int) and not is_key(int(value)):
         raise ValueError("the number has more than 64 bits")
     return value
+
+
+def key_values(text: str) -> list[Key]:
+    """Return the keys that a word on the command line may mean: text, and an integer where it reads as one."""
+    return _key_values(_unquoted(text), both=not _is_quoted(text))
 
 
 def _is_quoted(text: str) -> bool:

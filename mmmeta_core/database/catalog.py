@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from mmmeta_core.atomic import fsync_file
-from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, Columns, Fitted, fold
+from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED, Columns, Fitted, fold
 from mmmeta_core.database.rebase import left, rescued_of, same
 from mmmeta_core.database.sqlite import (
     atomic,
@@ -67,8 +67,10 @@ _PRIVATE_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS mmmeta_pending (key PRIMARY KEY, base TEXT);
 CREATE TABLE IF NOT EXISTS mmmeta_local (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
+_SCRUB: Final = "scrub"
+"""The private note that documents were purged and the file is to be rewritten."""
 _PRIVATE_TABLES: Final = ("mmmeta_pending", "mmmeta_local")
-_PRAGMAS: Final = {"journal_mode": "DELETE", "synchronous": "FULL"}
+_PRAGMAS: Final = {"journal_mode": "DELETE", "synchronous": "FULL", "secure_delete": "ON"}
 
 
 class Change(NamedTuple):
@@ -80,12 +82,13 @@ class Change(NamedTuple):
 
 @dataclass
 class Staged:
-    """How many documents a batch of changes added, changed or left as they were."""
+    """How many documents a batch of changes added, changed or left as they were; those that were purged stay so."""
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
     restored: int = 0
+    purged: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,15 @@ class Catalog:
         total: int = self.connection.execute("SELECT count(*) FROM mmmeta_pending").fetchone()[0]
         return total
 
+    def waiting(self, keys: Iterable[Key]) -> set[Key]:
+        """Return those of the documents that have changes which are not published yet."""
+        found: set[Key] = set()
+        for some in chunks(keys):
+            marks = ",".join("?" * len(some))
+            rows = self.connection.execute(f"SELECT key FROM mmmeta_pending WHERE key IN ({marks})", some)
+            found.update(key for (key,) in rows)
+        return found
+
     def local(self, key: str) -> Any:
         """Return a private note of this metadir; it is never published."""
         return get_value(self.connection, "mmmeta_local", key)
@@ -202,6 +214,9 @@ class Catalog:
         bases: dict[Key, str | None] = {}
         for key, values in changes:
             row = present.get(key)
+            if _is_purged(row) and values.get("__deleted_reason") != PURGED:
+                staged.purged += 1
+                continue
             if row is None:
                 fresh = {self.unique: key, **values, "__meta_added": now, "__meta_last_updated": now}
                 written[key] = present[key] = fresh
@@ -281,6 +296,63 @@ class Catalog:
             deleted += self.stage(Change(key, values) for key in live).updated
         return deleted
 
+    def purged(self) -> list[Key]:
+        """Return the documents that were purged."""
+        rows = self.connection.execute(
+            f"SELECT {self.quoted_key} FROM files WHERE __deleted_reason = ?", (PURGED,)
+        )
+        return [key for (key,) in rows]
+
+    def blank(self, keys: Iterable[Key]) -> None:
+        """Empty the columns of these documents and mark them as purged, so that no byte of what they held is left.
+
+        For a catalog that stands by itself: nothing is to be published by this.
+        """
+        names = [*self.kinds(), RESCUED]
+        emptied = ",".join(f"{quote(name)} = NULL" for name in names)
+        held = " OR ".join(f"{quote(name)} IS NOT NULL" for name in names)
+        with atomic(self.connection) as connection:
+            cursor = connection.executemany(
+                f"UPDATE files SET {emptied}, __deleted_at = coalesce(__deleted_at, ?), __deleted_reason = ? "
+                f"WHERE {self.quoted_key} = ? AND ({held})",
+                [(format_time(utcnow()), PURGED, key) for key in keys],
+            )
+        if cursor.rowcount > 0:
+            self.connection.execute("VACUUM")
+
+    def purge(self, keys: Iterable[Key]) -> int:
+        """Empty documents for good, to be published by the next push; returns how many were not empty before."""
+        now, emptied = format_time(utcnow()), {**dict.fromkeys(self.kinds()), RESCUED: None}
+        staged = 0
+        with atomic(self.connection):
+            for some in chunks(keys):
+                rows = self.rows(some)
+                changes = [
+                    Change(
+                        key,
+                        {
+                            **emptied,
+                            "__deleted_at": row["__deleted_at"] if _is_purged(row) else now,
+                            "__deleted_reason": PURGED,
+                        },
+                    )
+                    for key, row in rows.items()
+                ]
+                staged += self.stage(changes).updated
+            set_values(self.connection, "mmmeta_local", {_SCRUB: 1})
+        return staged
+
+    @property
+    def must_scrub(self) -> bool:
+        """Whether documents were purged since the file was last rewritten."""
+        return self.local(_SCRUB) is not None
+
+    def scrub(self) -> None:
+        """Rewrite the file if documents were purged, so that none of their bytes is left in it."""
+        if self.must_scrub:
+            self.connection.execute("VACUUM")
+            self.set_local(**{_SCRUB: None})
+
     def drop_empty_pending(self) -> None:
         """Forget pending entries; the caller has seen that they make no difference to what is published."""
         with atomic(self.connection) as connection:
@@ -342,6 +414,8 @@ class Catalog:
             pending = self.pending_count() > 0
             for some in chunks(records):
                 total += len(some)
+                if any(values.get("__deleted_reason") == PURGED for _, values in some):
+                    set_values(self.connection, "mmmeta_local", {_SCRUB: 1})
                 published = {key: _raw(values, kinds) for key, values in some}
                 rows = self._rebase(published, kinds) if pending else published
                 upsert_rows(
@@ -364,6 +438,10 @@ class Catalog:
         here = rows_by_key(self.connection, self.unique, list(waiting))
         now = format_time(utcnow())
         for key, base_json in waiting.items():
+            if _is_purged(published[key]) and not _is_purged(here[key]):  # what waits here goes with it
+                published[key] = {**dict.fromkeys(self.kinds()), RESCUED: None, **published[key]}
+                self.connection.execute("DELETE FROM mmmeta_pending WHERE key = ?", (key,))
+                continue
             before = _raw(base_json, kinds) if base_json else {}
             base = {**before, **published[key]}
             mine = left(here[key], before, base, kinds, now)
@@ -516,6 +594,8 @@ def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int
             open_catalog(path, unique, max_columns=max_columns) as older,
         ):
             fresh.carry_over(older)
+            if fresh.purged():
+                fresh.set_local(**{_SCRUB: 1})
     else:
         # What a killed process left of a catalog that was moved away; SQLite would roll it back into the snapshot.
         path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
@@ -526,7 +606,8 @@ def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int
 def check_whole(path: Path) -> None:
     """Raise `CatalogError` unless `path` is a closed SQLite database that passes its own integrity check."""
     with closing(connect(path, pragmas={})) as connection:
-        check_version(connection, path, VERSION)
+        if check_version(connection, path, VERSION) == 0:
+            raise CatalogError(f"{path} is empty")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise CatalogError(f"{path} is damaged: {found}")
@@ -568,6 +649,10 @@ def _fit_anew(row: Row, kinds: Mapping[str, Kind], columns: Columns) -> Row:
         **fitted.row,
         RESCUED: kept.rescued_json(),
     }
+
+
+def _is_purged(row: Mapping[str, Any] | None) -> bool:
+    return row is not None and row.get("__deleted_reason") == PURGED
 
 
 def _delta(row: Row, base: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:

@@ -15,6 +15,9 @@ import orjson
 from mmmeta_core.errors import DocumentError
 from mmmeta_core.types import Kind, Misfit, Sql, coerce, encode, kind_of
 
+PURGED: Final = "purged"
+"""The `__deleted_reason` of a document of which nothing but the key may be left, and which never comes back."""
+
 RESCUED: Final = "__rescued"
 STATE_RESCUED: Final = "__state_rescued"
 

@@ -7,9 +7,11 @@ any killed process; after a power cut the last commits may be missing, never hal
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -18,6 +20,7 @@ import orjson
 
 from mmmeta_core.database.columns import (
     PUBLISHED_BOOKKEEPING,
+    PURGED,
     STATE_BOOKKEEPING,
     STATE_RESCUED,
     Columns,
@@ -37,8 +40,11 @@ from mmmeta_core.database.sqlite import (
 from mmmeta_core.errors import CatalogError, ColumnError, ReadOnlyColumnError
 from mmmeta_core.types import Key, Kind, Row, format_time, utcnow
 
+log = logging.getLogger(__name__)
+
 VERSION: Final = 1
-PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
+_SCRUB: Final = "scrub"
+PRAGMAS: Final[Mapping[str, str]] = {"journal_mode": "WAL", "synchronous": "NORMAL"}
 
 Owner: TypeAlias = Literal["publisher", "client"]
 
@@ -108,7 +114,7 @@ def check_values(values: Mapping[str, Any], owners: Mapping[str, Owner]) -> None
 class Merged:
     """What a merge changed. `clashes` are the client's columns that the publisher publishes too.
 
-    `new_clashes` are those that the last merge did not have.
+    `new_clashes` are those that the last merge did not have. `purged_downloads` are files here of purged documents.
     """
 
     added: int
@@ -119,10 +125,14 @@ class Merged:
     revision: int
     clashes: tuple[str, ...]
     new_clashes: tuple[str, ...]
+    purged_downloads: tuple[str, ...]
 
 
 class State:
     """The state db of one client. One connection a thread, opened when first used."""
+
+    pragmas: Mapping[str, str] = PRAGMAS
+    """What each connection to the database is set to."""
 
     def __init__(self, path: Path, unique: str) -> None:
         self.path = path
@@ -239,6 +249,7 @@ class State:
             f"total(f.__deleted_at IS NOT NULL AND m.__deleted_at IS NULL) "
             f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key LEFT JOIN main.files f ON f.{key} = c.key"
         ).fetchone()
+        left = self._forget_purged(connection)
         written = self._copy(connection, columns, now)
         gone = self._delete_missing(connection, now) if moved else 0
         connection.execute("DROP TABLE temp.changed")
@@ -255,6 +266,7 @@ class State:
             revision=int(info.get("revision", 0)),
             clashes=tuple(clashes),
             new_clashes=tuple(name for name in clashes if name not in before),
+            purged_downloads=tuple(left),
         )
 
     def _copy(self, connection: sqlite3.Connection, columns: list[str], now: str) -> int:
@@ -271,6 +283,52 @@ class State:
             (now,),
         )
         return cursor.rowcount
+
+    def _forget_purged(self, connection: sqlite3.Connection) -> list[str]:
+        """Drop what is noted here of documents that were purged, but not the client's own columns; return their files."""
+        key = quote(self.unique)
+        connection.execute("DROP TABLE IF EXISTS temp.purged")
+        connection.execute(
+            f"CREATE TEMP TABLE purged AS SELECT c.key FROM temp.changed c JOIN meta.files m ON m.{key} = c.key "
+            f"JOIN main.files f ON f.{key} = c.key WHERE m.__deleted_reason = ?",
+            (PURGED,),
+        )
+        if connection.execute("SELECT 1 FROM temp.purged").fetchone() is not None:
+            set_values(connection, "mmmeta_info", {_SCRUB: 1})
+        connection.execute(
+            "UPDATE mmmeta_work SET error = NULL, done_content = NULL WHERE key IN (SELECT key FROM temp.purged)"
+        )
+        found = connection.execute(
+            "SELECT folder, name FROM mmmeta_downloads WHERE key IN (SELECT key FROM temp.purged) ORDER BY folder, name"
+        ).fetchall()
+        connection.execute("DROP TABLE temp.purged")
+        return [str(Path(folder) / name) for folder, name in found]
+
+    def scrub(self) -> None:
+        """Rewrite the database if documents were purged, so that none of their bytes is left in its files.
+
+        Where another process is at work in it, a later call does it.
+        """
+        if get_value(self.connection, "mmmeta_info", _SCRUB) is None:
+            return
+        try:
+            with closing(connect(self.path, pragmas={**self.pragmas, "busy_timeout": "1000"})) as connection:
+                connection.execute("VACUUM")
+                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (
+                sqlite3.SQLITE_BUSY,
+                sqlite3.SQLITE_LOCKED,
+            ):
+                raise
+            busy = True
+        if busy:
+            log.warning(
+                "%s is in use, so it still holds bytes of purged documents; the next update removes them",
+                self.path,
+            )
+        else:
+            set_values(self.connection, "mmmeta_info", {_SCRUB: None})
 
     def _delete_missing(self, connection: sqlite3.Connection, now: str) -> int:
         key = quote(self.unique)
@@ -375,7 +433,7 @@ class State:
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = connect(self.path, pragmas=PRAGMAS)
+        connection = connect(self.path, pragmas=self.pragmas)
         if check_version(connection, self.path, VERSION) == 0:
             with atomic(connection):
                 if not table_columns(connection, "files"):

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from mmmeta_core.config import Config, expand
 from mmmeta_core.database.state import State, check_writable
@@ -63,6 +63,13 @@ class File(Mapping[str, Any]):
         self._sources = sources
         self._read: Row | None = None
         self._changed: dict[str, Any] | None = None
+
+    @classmethod
+    def of_row(
+        cls, row: Row, kinds: Mapping[str, Kind], state: State, config: Config, sources: Sources
+    ) -> Self:
+        """Take one raw row that is not of a query."""
+        return cls(tuple(row.values()), Layout(tuple(row), kinds), state, config, sources)
 
     @property
     def _values(self) -> Row:

@@ -59,3 +59,8 @@ class Layout:
                 rescued = orjson.loads(row[at])
                 values |= {name: value for name, value in rescued.items() if name not in _BOOKKEEPING}
         return values
+
+
+def decode_row(row: Row, kinds: Mapping[str, Kind]) -> Row:
+    """Decode one row that is not of a query."""
+    return Layout(tuple(row), kinds).decode(tuple(row.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, Change
-from mmmeta_core.database.columns import RESCUED, Columns, Fitted, column_name
+from mmmeta_core.database.columns import PURGED, RESCUED, Columns, Fitted, column_name
 from mmmeta_core.database.rebase import rescued_of
 from mmmeta_core.database.sqlite import atomic, quote
 from mmmeta_core.documents import flatten
 from mmmeta_core.errors import DocumentError
 from mmmeta_core.types import Key, Row, Sql, is_key
+
+log = logging.getLogger(__name__)
 
 DELETED: Final = "deleted by the publisher"
 
@@ -75,6 +78,14 @@ class Publisher:
                     f"{unique!r} is not a key (text or an integer): {document.get(unique)!r:.80}"
                 )
             found = catalog.rows([key]) or {key: {}}
+        purged = [there for there, row in found.items() if row and row["__deleted_reason"] == PURGED]
+        if purged and existing == "refuse":
+            raise DocumentError(
+                f"the document with {unique} {purged[0]!r} was purged: it can't come back under this key"
+            )
+        for there in purged:
+            log.warning("the document with %s %r was purged and stays so", unique, there)
+            del found[there]
         live = [there for there, row in found.items() if row and row["__deleted_at"] is None]
         if live and existing == "refuse":
             raise DocumentError(f"a document with {unique} {live[0]!r} exists already: use upsert")

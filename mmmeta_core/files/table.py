@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mmmeta_core.config import Config
 from mmmeta_core.database.columns import RESCUED, STATE_RESCUED, fold
-from mmmeta_core.database.state import PRAGMAS, State
-from mmmeta_core.errors import ColumnError
+from mmmeta_core.database.state import State
+from mmmeta_core.errors import ColumnError, ConfigError
 from mmmeta_core.files.file import File, warn_unknown
 from mmmeta_core.files.layout import Layout
 from mmmeta_core.files.publish import Publisher
@@ -37,8 +37,17 @@ class Files:
     May be used by many threads; a result that is being iterated belongs to one.
     """
 
-    def __init__(self, state: State, config: Config, publisher: Publisher, sources: Sources) -> None:
+    def __init__(
+        self,
+        state: State,
+        config: Config,
+        publisher: Publisher,
+        sources: Sources,
+        as_of: Callable[[int], Files] | None = None,
+    ) -> None:
+        """Take what is shown, who publishes and where documents are; `as_of` gives those of a revision."""
         self._state = state
+        self._as_of = as_of
         self._config = config
         self._publisher = publisher
         self._sources = sources
@@ -110,8 +119,20 @@ class Files:
         row = self._state.row(key) if is_key(key) else None
         if row is None:
             return None
-        layout = Layout(tuple(row), self._state.kinds())
-        return File(tuple(row.values()), layout, self._state, self._config, self._sources)
+        return File.of_row(row, self._state.kinds(), self._state, self._config, self._sources)
+
+    def as_of(self, revision: int) -> Files:
+        """Return the documents as they were published at `revision`, to be read only, with the filters of `find`.
+
+        Own columns are not among them: they have no revisions. `__revision` is the one that touched a document last.
+        Documents that were purged since are shown as deleted, without their columns. Costs what replaying the log up to
+        there does, from the newest of these that is not newer than `revision`: the local catalog, the remote's snapshot,
+        or a catalog that this gave before; the last few are kept in the metadir's private folder `past`, and those cost
+        nothing. Raises `LogError` for a revision that does not exist yet, or that was pruned.
+        """
+        if self._as_of is None:
+            raise ConfigError("these are the documents of one revision already: ask m.files.as_of")
+        return self._as_of(revision)
 
     def to_pandas(self, *, deleted: bool | None = False, **filters: Any) -> Any:
         """Return the matching documents as a pandas DataFrame; pandas is imported here only.
@@ -253,10 +274,11 @@ class Files:
         version = self._state.schema_version()
         with self._lock:
             if self._database is None:
-                pragmas = [f"PRAGMA {name}={value}" for name, value in PRAGMAS.items()]
+                pragmas = [f"PRAGMA {name}={value}" for name, value in self._state.pragmas.items()]
                 self._database = dataset.connect(
                     self._state.url,
                     ensure_schema=False,
+                    sqlite_wal_mode=False,  # the pragmas say it where it is so
                     on_connect_statements=pragmas,
                     # dataset keeps a connection for each thread; a pool would limit how many threads there can be.
                     engine_kwargs={"connect_args": {"timeout": 60}, "poolclass": NullPool},

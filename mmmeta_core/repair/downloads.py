@@ -32,7 +32,8 @@ def fetch_again(paths: Paths, state_db: Path, sources: Sources, finding: Finding
         row = state.row(key)
         if row is None:
             raise DocumentError(f"there is no document {key}")
-        placed = Folder(folder, state, sources, config).put(File(row, state.kinds(), state, config, sources))
+        file = File.of_row(row, state.kinds(), state, config, sources)
+        placed = Folder(folder, state, sources, config).put(file)
     finally:
         state.close()
     if str(folder / placed.name) != finding.subject:

@@ -3,8 +3,21 @@
 `pull` brings what is new here, `push` publishes what waits here. Both look only at what changed.
 """
 
-from mmmeta_core.sync.pull import PullResult, pull, read_head
+from mmmeta_core.sync.hints import is_here
+from mmmeta_core.sync.pull import PullResult, pull
 from mmmeta_core.sync.push import PushResult, push
 from mmmeta_core.sync.replica import Replica
+from mmmeta_core.sync.retire import Retired, forget_copies, listed, retire
 
-__all__ = ["PullResult", "PushResult", "Replica", "pull", "push", "read_head"]
+__all__ = [
+    "PullResult",
+    "PushResult",
+    "Replica",
+    "Retired",
+    "forget_copies",
+    "is_here",
+    "listed",
+    "pull",
+    "push",
+    "retire",
+]

@@ -15,11 +15,10 @@ from typing import Final
 from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import digest_of
 from mmmeta_core.database.catalog import Catalog
-from mmmeta_core.head import Head, Snapshot
-from mmmeta_core.paths import CONFIG, HEAD, META_DB, NAME, Paths, remote_name, store_name
+from mmmeta_core.head import Head, Snapshot, read_head
+from mmmeta_core.paths import CONFIG, HEAD, META_DB, NAME, SNAPSHOT_DB, Paths, remote_name, store_name
 from mmmeta_core.remotes import LocalRemote, Remote
 from mmmeta_core.remotes.base import ABSENT
-from mmmeta_core.sync.pull import read_head
 from mmmeta_core.sync.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -31,10 +30,20 @@ _SNAPSHOT_SEGMENTS: Final = 500
 _TRIES: Final = 20
 
 
-def write_hints(replica: Replica, remote: Remote, catalog: Catalog, *, only_if_behind: bool = False) -> None:
+def write_hints(
+    replica: Replica,
+    remote: Remote,
+    catalog: Catalog,
+    *,
+    only_if_behind: bool = False,
+    covering: int = 0,
+    seen: tuple[Head | None, str] | None = None,
+) -> None:
     """Bring the remote's hints up to the catalog's revision; a newer revision's hints stay.
 
-    With `only_if_behind` it costs nothing when the last pull saw the hints of this very revision.
+    With `only_if_behind` it costs nothing when the last pull saw the hints of this very revision. Unless the snapshot
+    there covers the revision `covering`, a new one is made. `seen` is `head.json` and its etag where the caller has just
+    read them.
     """
     position = catalog.position
     if position.archive is None:
@@ -44,16 +53,18 @@ def write_hints(replica: Replica, remote: Remote, catalog: Catalog, *, only_if_b
     mine: Snapshot | None = None
     wrote: set[str] = set()
     for _ in range(_TRIES):
-        head, etag, _ = read_head(remote)
+        head, etag = seen or read_head(remote)[:2]
+        seen = None
         if head is not None and head.revision > position.revision:
             # Somebody published since, and our store values may have come after theirs.
             _write_store(remote, {key: head.store.get(key) for key in wrote})
             new = head
         else:
             new = _head(replica, catalog, head)
-            if not _is_here(replica, remote):
+            if not is_here(replica, remote):
                 wrote |= _write_files(remote, head, new)
-                mine = mine or _snapshot(replica, remote, catalog, head)
+        if new.revision == position.revision:
+            mine = mine or _snapshot(replica, remote, catalog, head, covering)
         new = replace(new, snapshot=mine or (head.snapshot if head else None))
         # Written even when it is the same again: only this shows that nobody else's came in between.
         written = remote.write(remote_name(HEAD), new.to_json(), if_match=etag or ABSENT)
@@ -90,7 +101,7 @@ def _head(replica: Replica, catalog: Catalog, before: Head | None) -> Head:
     )
 
 
-def _is_here(replica: Replica, remote: Remote) -> bool:
+def is_here(replica: Replica, remote: Remote) -> bool:
     """Whether the remote's metadir is the local one: an archive that is published where it lies."""
     return isinstance(remote, LocalRemote) and remote.root.resolve() == replica.paths.root.parent.resolve()
 
@@ -108,20 +119,28 @@ def _write_store(remote: Remote, texts: Mapping[str, str | None]) -> None:
             remote.write(store_name(key), text.encode())
 
 
-def _snapshot(replica: Replica, remote: Remote, catalog: Catalog, head: Head | None) -> Snapshot | None:
+def _snapshot(
+    replica: Replica, remote: Remote, catalog: Catalog, head: Head | None, covering: int
+) -> Snapshot | None:
     """Upload a snapshot if one is due; None if not, or if another publisher was faster."""
     position = catalog.position
-    there = remote.stat(remote_name(META_DB))
     last = head.snapshot if head else None
-    if last is None and there is not None and _is_live(remote):
+    meta = remote.stat(remote_name(META_DB))
+    here = is_here(replica, remote)
+    live = here or (meta is not None and (last is None or last.name != META_DB) and _is_live(remote))
+    if live and last is None and not covering:
         return None
-    if last is not None and there is not None and there.etag == last.etag:
+    name = SNAPSHOT_DB if live else META_DB
+    there = remote.stat(remote_name(name)) if live else meta
+    if last is not None and last.name == name and there is not None and there.etag == last.etag:
         grown = (position.log_bytes - last.log_bytes) * _SNAPSHOT_SHARE > last.size
-        if not grown and position.revision - last.revision < _SNAPSHOT_SEGMENTS:
+        due = grown or position.revision - last.revision >= _SNAPSHOT_SEGMENTS or last.revision < covering
+        if not due or last.revision >= position.revision:
             return None
     with temporary(replica.paths.root) as draft:
         catalog.snapshot(draft)
-        etag = remote.write(remote_name(META_DB), draft, if_match=there.etag if there else ABSENT)
+        etag = remote.write(remote_name(name), draft, if_match=there.etag if there else ABSENT)
         if etag is None:
             return None
-        return Snapshot(position.revision, draft.stat().st_size, digest_of(draft), position.log_bytes, etag)
+        size = draft.stat().st_size
+        return Snapshot(position.revision, size, digest_of(draft), position.log_bytes, etag, name)

@@ -9,22 +9,28 @@ from pathlib import Path
 from typing import Final
 
 from mmmeta_core.atomic import temporary
-from mmmeta_core.changelog import check_follows, digest_of, open_segment, replay_segment, segment_name
-from mmmeta_core.database.catalog import Position, check_whole, open_catalog, replace_catalog
+from mmmeta_core.changelog import (
+    MAX_SEGMENT_BYTES,
+    check_follows,
+    digest_of,
+    open_segment,
+    replay_segment,
+    segment_name,
+)
+from mmmeta_core.database.catalog import Position
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError, RemoteNotFoundError
-from mmmeta_core.head import Head, Snapshot, parse_head
-from mmmeta_core.paths import HEAD, META_DB, remote_name
+from mmmeta_core.head import Head, read_head
+from mmmeta_core.paths import HEAD, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.sync.replica import Replica
+from mmmeta_core.sync.snapshot import Came, take_snapshot
 from mmmeta_core.types import Progress
 
 log = logging.getLogger(__name__)
 
-MAX_SEGMENT_BYTES: Final = 4 * 1024**3
 _REQUEST_BYTES: Final = 20_000
 """What one more request is worth in bytes, when log and snapshot are compared."""
-_SNAPSHOT_TRIES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -44,15 +50,6 @@ class PullResult:
         return not self.segments and not self.snapshot
 
 
-@dataclass
-class _Came:
-    segments: int = 0
-    documents: int = 0
-    snapshot: bool = False
-    bytes: int = 0
-    progress: Progress | None = None
-
-
 def pull(
     replica: Replica, remote: Remote, *, probe: bool = False, progress: Progress | None = None
 ) -> PullResult:
@@ -65,7 +62,7 @@ def pull(
     segment, and `RemoteError`; then the catalog is at the last good revision.
     """
     started = time.monotonic()
-    came = _Came(progress=progress)
+    came = Came(progress=progress)
     position = _pull(replica, remote, came, probe)
     if came.segments or came.snapshot:
         log.info(
@@ -83,20 +80,7 @@ def pull(
     )
 
 
-def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, str, bool]:
-    """Return the remote's head (None: it has none), its etag, and whether it is unchanged since `etag`."""
-    name = remote_name(HEAD)
-    try:
-        blob = remote.read(name, etag=etag)
-    except RemoteNotFoundError:
-        remote.check()
-        return None, "", False
-    if blob is None:
-        return None, etag or "", True
-    return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
-
-
-def _pull(replica: Replica, remote: Remote, came: _Came, probe: bool) -> Position:
+def _pull(replica: Replica, remote: Remote, came: Came, probe: bool) -> Position:
     position, known = _here(replica)
     url, _, etag = (known or "").partition(" ")
     head, new_etag, unchanged = read_head(remote, etag=etag if etag and url == remote.url else None)
@@ -107,7 +91,7 @@ def _pull(replica: Replica, remote: Remote, came: _Came, probe: bool) -> Positio
         if position.revision == 0:
             _start(replica, head, remote)
         if _snapshot_pays(head, position):
-            _take_snapshot(replica, remote, head, came)
+            take_snapshot(replica, remote, head, came)
     position = _replay(replica, remote, head, came)
     complete = head is not None and head.revision == position.revision
     if complete or (known and not (unchanged and not came.segments)):
@@ -164,47 +148,7 @@ def _snapshot_pays(head: Head, position: Position) -> bool:
     return snapshot.size + rest < by_log
 
 
-def _take_snapshot(replica: Replica, remote: Remote, head: Head, came: _Came) -> bool:
-    """Replace the catalog by the remote's snapshot; False when what lies there is not what `head.json` names."""
-    for _ in range(_SNAPSHOT_TRIES):
-        snapshot = head.snapshot
-        if snapshot is None:
-            return False
-        there = remote.stat(remote_name(META_DB))
-        if there is not None and there.size == snapshot.size:
-            with temporary(replica.paths.root) as draft:
-                came.bytes += remote.fetch(remote_name(META_DB), draft)
-                if digest_of(draft) == snapshot.sha256:
-                    check_whole(draft)
-                    _adopt(replica, remote, draft, snapshot, head)
-                    came.snapshot = True
-                    return True
-        again, _, _ = read_head(remote)
-        head = again or head
-    log.info("the snapshot at %s is not the one that head.json names; reading the log instead", remote.url)
-    return False
-
-
-def _adopt(replica: Replica, remote: Remote, draft: Path, snapshot: Snapshot, head: Head) -> None:
-    config = replica.config()
-    with open_catalog(draft, config.unique, max_columns=config.max_columns) as fresh:
-        if fresh.position.revision != snapshot.revision or fresh.position.archive != head.archive:
-            raise LogError(f"{remote.url}/{remote_name(META_DB)} is not the snapshot that head.json names")
-        new = fresh.store()
-    old: dict[str, str] = {}
-    synced: str | None = None
-    if replica.paths.meta.exists():
-        with replica.catalog() as catalog:
-            old, synced = catalog.store(), catalog.local("config")
-    synced = replica.take_config(head.config, synced, f"{remote.url}/{remote_name(HEAD)}")
-    replica.take_store({**dict.fromkeys(old), **new}, old, remote.url)
-    replace_catalog(replica.paths.meta, draft, config.unique, max_columns=config.max_columns)
-    if synced is not None:
-        with replica.catalog() as catalog:
-            catalog.set_local(config=synced)
-
-
-def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came) -> Position:
+def _replay(replica: Replica, remote: Remote, head: Head | None, came: Came) -> Position:
     """Fetch and apply segments until there is no next one."""
     if not replica.paths.root.is_dir():
         if head is None:
@@ -219,8 +163,9 @@ def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came) ->
             except RemoteNotFoundError:
                 if head is None or position.revision >= head.revision:
                     return position
+                head = read_head(remote)[0] or head  # it may have been pruned since
                 behind = head.snapshot is not None and head.snapshot.revision > position.revision
-                if behind and _take_snapshot(replica, remote, head, came):
+                if behind and take_snapshot(replica, remote, head, came, last_resort=True):
                     continue
                 raise LogError(
                     f"segment {remote.url}/{remote_name(name)} is missing, but head.json names revision "

@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from mmmeta_core.atomic import temporary
-from mmmeta_core.changelog import Header, Written, open_segment, segment_name, write_segment
+from mmmeta_core.changelog import (
+    MAX_SEGMENT_BYTES,
+    Header,
+    Written,
+    open_segment,
+    segment_name,
+    write_segment,
+)
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.errors import (
@@ -30,11 +37,12 @@ from mmmeta_core.errors import (
     RemoteUnreachableError,
     StoreError,
 )
+from mmmeta_core.head import Head, read_head
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
 from mmmeta_core.store import decode_value, encode_value
 from mmmeta_core.sync.hints import write_hints
-from mmmeta_core.sync.pull import MAX_SEGMENT_BYTES, pull
+from mmmeta_core.sync.pull import pull
 from mmmeta_core.sync.replica import TIMESTAMP, Replica, digest
 from mmmeta_core.types import format_time, never, to_utc, utcnow
 
@@ -75,8 +83,8 @@ class _Waiting:
     config: str | None
 
 
-def push(replica: Replica, remote: Remote) -> PushResult:
-    """Publish all that waits as one new revision.
+def push(replica: Replica, remote: Remote, *, note: str | None = None) -> PushResult:
+    """Publish all that waits as one new revision; `note` says why, to people who read the log.
 
     Pulls first, so that changes by other publishers are underneath; who loses the race for a revision pulls and
     tries the next. All or nothing: a reader sees the documents and the store values of the revision together. A kill
@@ -90,7 +98,7 @@ def push(replica: Replica, remote: Remote) -> PushResult:
         pull(replica, remote, probe=attempt > 0)
         with replica.catalog() as catalog, temporary(replica.paths.root) as draft:
             waiting = _waiting(replica, catalog)
-            written = _write(catalog, draft, waiting)
+            written = _write(catalog, draft, waiting, note)
             if written is None:
                 write_hints(replica, remote, catalog, only_if_behind=True)
                 return PushResult(catalog.position.revision, 0, 0, 0, time.monotonic() - started)
@@ -98,8 +106,12 @@ def push(replica: Replica, remote: Remote) -> PushResult:
             # What the hints were is known no more: should this be cut off from here on, the next push looks.
             catalog.set_local(head=None)
             if _commit(remote, written, draft):
+                seen = read_head(remote)[:2]
+                if _is_astray(remote, written, seen[0]):
+                    remote.remove(remote_name(segment_name(written.header.revision)))
+                    continue
                 _note(replica, catalog, written)
-                write_hints(replica, remote, catalog)
+                write_hints(replica, remote, catalog, seen=seen)
                 log.info("published revision %d: %d documents", written.header.revision, written.documents)
                 return PushResult(
                     written.header.revision,
@@ -128,7 +140,7 @@ def _waiting(replica: Replica, catalog: Catalog) -> _Waiting:
     return _Waiting(store, config)
 
 
-def _write(catalog: Catalog, draft: Path, waiting: _Waiting) -> Written | None:
+def _write(catalog: Catalog, draft: Path, waiting: _Waiting, note: str | None) -> Written | None:
     """Write the next segment into `draft`; None when there is nothing to publish."""
     nothing_else = not waiting.store and waiting.config is None
     if nothing_else and next(catalog.deltas(), None) is None:
@@ -152,6 +164,7 @@ def _write(catalog: Catalog, draft: Path, waiting: _Waiting) -> Written | None:
         },
         config=waiting.config,
         by=_publisher(),
+        note=note,
     )
     return write_segment(draft, header, catalog.deltas())
 
@@ -202,6 +215,23 @@ def _commit(remote: Remote, written: Written, draft: Path) -> bool:
             pass
         raise
     return created or _is_mine(remote, name, written)
+
+
+def _is_astray(remote: Remote, written: Written, head: Head | None) -> bool:
+    """Whether the segment may be in the place of one that was pruned meanwhile, where nobody would read it."""
+    revision = written.header.revision
+    if head is None or head.revision <= revision:
+        return False
+    if head.snapshot is None or head.snapshot.revision < revision:
+        return False
+    with temporary(written.path.parent) as next_one:
+        name = remote_name(segment_name(revision + 1))
+        try:
+            remote.fetch(name, next_one, limit=MAX_SEGMENT_BYTES)
+        except RemoteNotFoundError:
+            return True
+        with open_segment(next_one, f"{remote.url}/{name}") as (header, _):
+            return header.previous != written.digest
 
 
 def _is_mine(remote: Remote, name: str, written: Written) -> bool:
