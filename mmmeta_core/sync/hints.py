@@ -121,6 +121,11 @@ def _snapshot(replica: Replica, remote: Remote, catalog: Catalog, head: Head | N
             return None
     with temporary(replica.paths.root) as draft:
         catalog.snapshot(draft)
+        for log_name in (
+            f"{META_DB}-wal",
+            f"{META_DB}-shm",
+        ):  # of an old version's, which SQLite would mix with this
+            remote.remove(remote_name(log_name))
         etag = remote.write(remote_name(META_DB), draft, if_match=there.etag if there else ABSENT)
         if etag is None:
             return None

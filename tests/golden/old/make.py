@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 PINS = ["dataset==1.6.2", "SQLAlchemy==1.4.54", "banal==1.0.6", "setuptools<81"]
 
 FULL = {
-    "title": "Verträge – Übersicht 合同",
+    "title": "Verträge – Übersicht 合同",  # noqa: RUF001
     "document_type": "contract",
     "size": 1200,
     "ratio": 0.5,
