@@ -199,7 +199,10 @@ class Catalog:
                 self._take_kinds(columns)
                 self._add_columns(columns.added, revision=None)
                 columns.added.clear()
+            inherited = self.is_inherited
             for some in chunks(changes):
+                if inherited:
+                    self._take_keys(change.key for change in some)
                 self._stage(some, now, staged, restores)
         return staged
 
@@ -272,6 +275,14 @@ class Catalog:
                     f"INSERT INTO mmmeta_pending (key, base) SELECT {self.quoted_key}, NULL FROM files WHERE true "
                     "ON CONFLICT (key) DO NOTHING"
                 )
+
+    def _take_keys(self, keys: Iterable[Key]) -> None:
+        """Give documents the whole number as key that their metadata file says, where an older version made text of it."""
+        numbers = [(key, str(key)) for key in keys if isinstance(key, int)]
+        for table, column in (("files", self.quoted_key), ("mmmeta_pending", "key")) if numbers else ():
+            self.connection.executemany(
+                f"UPDATE OR IGNORE {table} SET {column} = ? WHERE {column} = ?", numbers
+            )
 
     def _noted(self, note: str) -> list[str]:
         names: list[str] = orjson.loads(self.local(note) or "[]")

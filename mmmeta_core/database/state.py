@@ -224,7 +224,7 @@ class State:
             )
         known = dict(connection.execute("SELECT key, value FROM mmmeta_info"))
         archive = info.get("archive")
-        moved = bool(known.get("archive")) and archive != known["archive"]
+        moved = "archive" in known and archive != known["archive"]
         # Before the first revision the catalog's rows have none: what an older version left does not wait in pending.
         whole = moved or not int(info.get("revision", 0))
         cursor = -1 if whole else int(known.get("revision", 0))

@@ -72,6 +72,11 @@ def convert_state(paths: Paths, state_db: Path, catalog: Catalog) -> StateConver
     folder = aside(paths, version)
     state_db.parent.mkdir(parents=True, exist_ok=True)
     with held(source) as old, temporary(state_db.parent) as draft:
+        if catalog.count(deleted=None) == 0 and old.execute("SELECT 1 FROM files").fetchone():
+            raise CatalogError(
+                f"{source} was written by mmmeta {version}, and there is no catalog yet that has its documents: pull "
+                "first (docs/upgrade.md says what to do where there never was one)"
+            )
         run = _Run(old, version, catalog, published_columns(paths))
         with closing(State(draft, catalog.unique)) as state:
             run.write(state)
