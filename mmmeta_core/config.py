@@ -83,7 +83,7 @@ class Config:
 
     def keeps(self, column: str) -> bool:
         """Whether the catalog takes this column of a document: all of them when `include` is empty."""
-        return not self.include or column in self._kept
+        return not self.include or column in self._kept or column.replace("-", "_") in self._kept
 
     @cached_property
     def _kept(self) -> frozenset[str]:

@@ -143,6 +143,7 @@ class _Run:
         self.progress = progress
         self.counts = _Counts()
         self.columns: Columns = catalog.columns()
+        self.inherited = catalog.inherited()
         self.contested: set[Key] = set()
         self.unsettled: list[Seen] = []
         self._reported = time.monotonic()
@@ -319,7 +320,7 @@ class _Run:
         return paths
 
     def _shape_of(self, before: Seen | None) -> frozenset[str]:
-        return self.scan.shape(before.shape) if before is not None else frozenset()
+        return self.scan.shape(before.shape) if before is not None else self.inherited
 
     def _fit(self, key: Key, document: dict[str, Any], before: frozenset[str]) -> tuple[Change, int]:
         """Return the change that makes the catalog's document what the file says, and the shape of the file."""

@@ -30,6 +30,7 @@ from mmmeta_core.errors import (
     RemoteNotFoundError,
 )
 from mmmeta_core.head import Head, read_head
+from mmmeta_core.legacy import Conversion, Converted
 from mmmeta_core.paths import NAME, Paths, store_name
 from mmmeta_core.remotes import Remote, UploadResult, open_remote
 from mmmeta_core.sources import Sources
@@ -148,6 +149,7 @@ class Metadir:
         self._generates = bool(root)
         self._replica = sync.Replica(self.paths)
         self._state_db = _state_path(state_db or os.environ.get("MMMETA_STATE_DB") or self.paths.state)
+        self._old = Conversion(self._replica, self._state_db)
         self._state: State | None = None
         self._files: Documents | None = None
         self._configured: Config | None = None
@@ -185,6 +187,8 @@ class Metadir:
     @property
     def state(self) -> State:
         """The state db."""
+        if self._state is None:
+            self._old.refuse()
         unique = self.config.unique
         if self._state is None or self._state.unique != unique:
             self.close()
@@ -192,8 +196,14 @@ class Metadir:
         return self._state
 
     @property
+    def converted(self) -> tuple[Converted, ...]:
+        """What of an older version's metadir this object's verbs have converted; see docs/upgrade.md."""
+        return tuple(self._old.done)
+
+    @property
     def revision(self) -> int:
         """The revision that the local catalog has; 0 before the first."""
+        self._old.refuse()
         if not self.paths.meta.exists():
             return 0
         with self._replica.catalog() as catalog:
@@ -254,7 +264,7 @@ class Metadir:
                 f"{self.files_root} is not a folder: give the one that holds the metadata files"
             )
         with (
-            self._locked(),
+            self._locked(publishes=True),
             self._replica.catalog() as catalog,
             open_scan(self.paths.scan) as scan,
         ):
@@ -276,7 +286,7 @@ class Metadir:
             remote.check()
             blob = None
         there = blob.data.decode(errors="replace") if blob else None
-        here = self.state.merged_store().get(key) if self._state_db.exists() else None
+        here = self.state.merged_store().get(key) if self._old.has_state else None
         return Poll(key, _decoded(there), _decoded(here), changed=there != here)
 
     def remote_head(self) -> Head | None:
@@ -293,7 +303,7 @@ class Metadir:
             check_key(key)
         head = self.remote_head()
         there = head.store if head is not None else {}
-        here = self.state.merged_store() if self._state_db.exists() else {}
+        here = self.state.merged_store() if self._old.has_state else {}
         return [
             Poll(
                 key,
@@ -313,8 +323,11 @@ class Metadir:
         remote = self._need_remote()
         if not self.paths.root.is_dir():
             remote.check()
-        with self._locked():
-            return sync.pull(self._replica, remote, probe=probe, progress=progress)
+        with self._locked(converts=False):
+            self._old.before_pull(remote)
+            result = sync.pull(self._replica, remote, probe=probe, progress=progress)
+            self._old.after_pull(remote, result.revision, publishes=self._generates)
+            return result
 
     def push(self, *, files: bool = False, progress: Progress | None = None) -> sync.PushResult:
         """Publish what waits here as a new revision; see `sync.push`.
@@ -327,7 +340,8 @@ class Metadir:
         """
         remote = self.remote or open_remote(self.path)
         remote.check_writable()
-        with self._locked():
+        with self._locked(publishes=True):
+            self._old.before_push(remote)
             uploaded = self._upload(remote, progress) if files else None
             return replace(sync.push(self._replica, remote), files=uploaded)
 
@@ -338,6 +352,7 @@ class Metadir:
                 raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
             self.remote.check()
         with self._locked(), self._replica.catalog() as catalog:
+            self._old.state(catalog)
             result = updating.update(catalog, self.state, self.store, self.paths.root)
             self._scrub(catalog)
             return result
@@ -454,6 +469,7 @@ class Metadir:
 
         if not self.paths.root.is_dir():
             raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
+        self._old.refuse()
         there = self.remote if remote else None
         if remote and self.remote is None and (self.paths.root / "log").is_dir():
             there, documents = open_remote(self.path), 0
@@ -540,7 +556,7 @@ class Metadir:
 
     def due_again(self, mark: str = "imported") -> int:
         """Return how many documents that a pipeline failed at may be tried again by now."""
-        return Work(self.state, mark).due_again() if self._state_db.exists() else 0
+        return Work(self.state, mark).due_again() if self._old.has_state else 0
 
     def retry_failed(self, mark: str = "imported") -> int:
         """Make a pipeline's failed documents due at once; return how many."""
@@ -561,6 +577,7 @@ class Metadir:
         """Return where this metadir stands."""
         if not self.paths.root.is_dir():
             raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
+        self._old.refuse()
         with self._replica.catalog() as catalog:
             position, kinds = catalog.position, catalog.kinds()
             counts = catalog.count(), catalog.count(deleted=True), catalog.pending_count()
@@ -631,20 +648,25 @@ class Metadir:
             return upload(catalog, scan, self.files_root.resolve(), remote, self.config, progress=progress)
 
     def _has_pending(self) -> bool:
+        if self._old.has_old_catalog:  # a client's, which update converts
+            return False
         with self._replica.catalog() as catalog:
             return catalog.pending_count() > 0
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Be the metadir's one writer, and clear away what a killed one left."""
+    def _locked(self, *, converts: bool = True, publishes: bool = False) -> Iterator[None]:
+        """Be the metadir's one writer, clear away what a killed one left, convert what an older version left."""
         with lock.exclusive(self.paths.lock):
             for folder in (self.paths.root, self.paths.store, self.paths.past):
                 sweep(folder)
+            if converts:
+                self._old.catalog(publishes=publishes)
             yield
 
     @contextmanager
     def _edit(self) -> Iterator[Catalog]:
-        with self._locked(), self._replica.catalog() as catalog:
+        with self._locked(publishes=True), self._replica.catalog() as catalog:
+            self._old.state(catalog)
             yield catalog
             self.state.merge(catalog.path)
 

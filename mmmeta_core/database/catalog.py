@@ -37,6 +37,7 @@ from mmmeta_core.database.sqlite import (
 )
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.types import (
+    PLAIN_KINDS,
     Key,
     Kind,
     Misfit,
@@ -71,6 +72,11 @@ _SCRUB: Final = "scrub"
 """The private note that documents were purged and the file is to be rewritten."""
 _PRIVATE_TABLES: Final = ("mmmeta_pending", "mmmeta_local")
 _PRAGMAS: Final = {"journal_mode": "DELETE", "synchronous": "FULL", "secure_delete": "ON"}
+
+INHERITED: Final = "inherited"
+"""The private note of a catalog that was converted: the columns that an older version of mmmeta had, a JSON list."""
+_UNDECIDED: Final = "undecided"
+"""Those of them whose kind no document has confirmed since, a JSON list."""
 
 
 class Change(NamedTuple):
@@ -129,7 +135,8 @@ class Catalog:
 
     def columns(self) -> Columns:
         """Return the columns as something to fit documents into."""
-        return Columns(self.kinds(), taken=[self.unique], limit=self._max_columns)
+        undecided = self._noted(_UNDECIDED)
+        return Columns(self.kinds(), taken=[self.unique], limit=self._max_columns, undecided=undecided)
 
     def store(self) -> dict[str, str]:
         """Return the store as published at this revision, raw texts by key."""
@@ -202,9 +209,13 @@ class Catalog:
         now = format_time(utcnow())
         with atomic(self.connection):
             if columns is not None:
+                self._take_kinds(columns)
                 self._add_columns(columns.added, revision=None)
                 columns.added.clear()
+            inherited = self.is_inherited
             for some in chunks(changes):
+                if inherited:
+                    self._take_keys(change.key for change in some)
                 self._stage(some, now, staged, restores)
         return staged
 
@@ -246,6 +257,65 @@ class Catalog:
         kinds = self._all_kinds()
         kept = {name: to_json(row[name], kind) for name, kind in kinds.items() if row.get(name) is not None}
         return orjson.dumps(kept).decode()
+
+    # --- what an older version had
+
+    def inherit(self, rows: Iterable[Row], columns: Columns) -> None:
+        """Write whole raw rows that an older version of mmmeta had, bookkeeping included, in one transaction.
+
+        `columns` are those that the rows are fitted into as they come. The documents are neither published nor waiting to
+        be, until a publisher says so with `publish_inherited`; the kinds of the columns are open until then.
+        """
+        with atomic(self.connection):
+            for some in chunks(rows):
+                self._add_columns(columns.added, revision=None)
+                columns.added.clear()
+                upsert_rows(self.connection, self.unique, {row[self.unique]: row for row in some}.values())
+            names = orjson.dumps(sorted(columns.kinds)).decode()
+            set_values(self.connection, "mmmeta_local", {INHERITED: names, _UNDECIDED: names})
+
+    def inherited(self) -> frozenset[str]:
+        """Return the columns that an older version had; none once there is a first revision."""
+        return frozenset(self._noted(INHERITED))
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the documents are those of an older version, and no revision was published or pulled since."""
+        return not self.position.revision and self.local(INHERITED) is not None
+
+    def publish_inherited(self) -> None:
+        """Let all documents of an older version wait to be published. Idempotent."""
+        if self.is_inherited:
+            with atomic(self.connection) as connection:
+                connection.execute(
+                    f"INSERT INTO mmmeta_pending (key, base) SELECT {self.quoted_key}, NULL FROM files WHERE true "
+                    "ON CONFLICT (key) DO NOTHING"
+                )
+
+    def _take_keys(self, keys: Iterable[Key]) -> None:
+        """Give documents the whole number as key that their metadata file says, where an older version made text of it."""
+        numbers = [(key, str(key)) for key in keys if isinstance(key, int)]
+        for table, column in (("files", self.quoted_key), ("mmmeta_pending", "key")) if numbers else ():
+            self.connection.executemany(
+                f"UPDATE OR IGNORE {table} SET {column} = ? WHERE {column} = ?", numbers
+            )
+
+    def _noted(self, note: str) -> list[str]:
+        names: list[str] = orjson.loads(self.local(note) or "[]")
+        return names if names and not self.position.revision else []
+
+    def _take_kinds(self, columns: Columns) -> None:
+        """Give columns the kind that documents have decided on since an older version wrote them as something else."""
+        before = self._noted(_UNDECIDED)
+        if len(columns.undecided) == len(before):
+            return
+        known = self.kinds()
+        for name, kind in columns.added.items():
+            old = known.get(name, kind)
+            if old != kind and not {old, kind} <= PLAIN_KINDS:
+                self._change_kind(name, old, kind)
+        left = orjson.dumps(sorted(columns.undecided)).decode()
+        set_values(self.connection, "mmmeta_local", {_UNDECIDED: left})
 
     # --- publishing
 

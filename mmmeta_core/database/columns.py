@@ -69,10 +69,21 @@ class Fitted:
 class Columns:
     """The columns of a table, by name, and the ones that fitting documents has asked for (`added`)."""
 
-    def __init__(self, kinds: Mapping[str, Kind], *, taken: Iterable[str] = (), limit: int = 500) -> None:
-        """Take the known `kinds`; `taken` are further names that no document may use as a column of its own."""
+    def __init__(
+        self,
+        kinds: Mapping[str, Kind],
+        *,
+        taken: Iterable[str] = (),
+        limit: int = 500,
+        undecided: Iterable[str] = (),
+    ) -> None:
+        """Take the known `kinds`; `taken` are further names that no document may use as a column of its own.
+
+        The kind of an `undecided` column is not certain: the next value that comes for it decides anew.
+        """
         self.kinds: dict[str, Kind] = dict(kinds)
         self.added: dict[str, Kind] = {}
+        self.undecided = set(undecided)
         self._limit = limit
         self._folded = {fold(name): name for name in self.kinds}
         self._taken = {fold(name) for name in taken}
@@ -110,10 +121,18 @@ class Columns:
                 return
             column = _possible(key)
             kind = self.kinds.get(column) or self._new(column, types.get(column) or kind_of(value))
+        if column in self.undecided and value is not None:
+            kind = self._decide(column, types.get(column) or kind_of(value))
         if column in fitted.row or column in fitted.rescued:
             raise Misfit("another key has this column")
         # A column keeps the kind that it has; `types` asked for later can't change what is already there.
         fitted.row[column] = encode(coerce(value, kind) if types.get(column) == kind else value, kind)
+
+    def _decide(self, column: str, kind: Kind) -> Kind:
+        self.undecided.discard(column)
+        if kind != self.kinds[column]:
+            self.kinds[column] = self.added[column] = kind
+        return kind
 
     def _new(self, column: str, kind: Kind) -> Kind:
         if fold(column) in self._folded or fold(column) in self._taken:

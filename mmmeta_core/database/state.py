@@ -30,12 +30,14 @@ from mmmeta_core.database.columns import (
 from mmmeta_core.database.sqlite import (
     atomic,
     check_version,
+    chunks,
     connect,
     get_value,
     quote,
     rows_by_key,
     set_values,
     table_columns,
+    upsert_rows,
 )
 from mmmeta_core.errors import CatalogError, ColumnError, ReadOnlyColumnError
 from mmmeta_core.types import Key, Kind, Row, format_time, utcnow
@@ -232,8 +234,10 @@ class State:
             )
         known = dict(connection.execute("SELECT key, value FROM mmmeta_info"))
         archive = info.get("archive")
-        moved = everything or (bool(known.get("archive")) and archive != known["archive"])
-        cursor = -1 if moved else int(known.get("revision", 0))
+        moved = everything or ("archive" in known and archive != known["archive"])
+        # Before the first revision the catalog's rows have none: what an older version left does not wait in pending.
+        whole = moved or not int(info.get("revision", 0))
+        cursor = -1 if whole else int(known.get("revision", 0))
         clashes = self._adopt_columns(connection)
         columns = [name for name in self._published(connection) if name not in clashes]
         key, now = quote(self.unique), format_time(utcnow())
@@ -377,6 +381,12 @@ class State:
         if name not in self.kinds():
             with atomic(self.connection) as connection:
                 self._add_column(connection, name, kind, "client")
+
+    def inherit(self, rows: Iterable[Row]) -> None:
+        """Put raw rows that an older version had on top of what was merged, in one transaction; keys come once."""
+        with atomic(self.connection):
+            for some in chunks(rows):
+                upsert_rows(self.connection, self.unique, some)
 
     def save_within(self, updates: Iterable[tuple[Key, Mapping[str, Any]]]) -> None:
         """Do what `save` does as part of the transaction that the caller has begun."""

@@ -1,0 +1,88 @@
+"""When what is converted: what each of a metadir's verbs asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.head import read_head
+from mmmeta_core.legacy import layout
+from mmmeta_core.legacy.archive import check_first_push, check_pulled
+from mmmeta_core.legacy.catalog import CatalogConversion, convert_catalog, give_way, set_aside
+from mmmeta_core.legacy.state import StateConversion, convert_state
+from mmmeta_core.remotes import LocalRemote, Remote
+from mmmeta_core.sync import Replica
+
+Converted: TypeAlias = CatalogConversion | StateConversion
+
+
+@dataclass
+class Conversion:
+    """The conversion of one metadir; `done` is what this object has converted. All but `refuse` needs the metadir's lock."""
+
+    replica: Replica
+    state_db: Path
+    done: list[Converted] = field(default_factory=list)
+
+    def refuse(self) -> None:
+        """Raise `CatalogError` while there is something to convert; for what only reads."""
+        layout.refuse(self.replica.paths, self.state_db)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a state db of today."""
+        return self.state_db.exists() and layout.old_state(self.replica.paths, self.state_db) is None
+
+    @property
+    def has_old_catalog(self) -> bool:
+        """Whether the catalog is still to be converted."""
+        return layout.old_catalog(self.replica.paths) is not None
+
+    def catalog(self, *, publishes: bool = False) -> None:
+        """Convert the catalog; with `publishes`, its documents wait for the next push."""
+        converted = convert_catalog(self.replica.paths)
+        if converted is not None:
+            self.done.append(converted)
+        if publishes and self.replica.paths.meta.exists():
+            with self.replica.catalog() as catalog:
+                catalog.publish_inherited()
+
+    def state(self, catalog: Catalog) -> None:
+        """Convert the client's state, on the catalog that is to be merged into it."""
+        converted = convert_state(self.replica.paths, self.state_db, catalog)
+        if converted is not None:
+            self.done.append(converted)
+
+    def before_pull(self, remote: Remote) -> None:
+        """Convert the catalog, unless the remote's is converted already: then the one here gives way to it."""
+        waits = self.has_old_catalog or self._is_inherited()
+        if waits and not self._is_at(remote) and read_head(remote)[0] is not None:
+            if not set_aside(self.replica.paths):
+                give_way(self.replica.paths, remote.url)
+        else:
+            self.catalog()
+
+    def after_pull(self, remote: Remote, revision: int, *, publishes: bool) -> None:
+        """Raise `CatalogError` for a client whose remote is still to be converted by its publisher."""
+        if not revision and not publishes and not self._is_at(remote):
+            check_pulled(remote)
+
+    def before_push(self, remote: Remote) -> None:
+        """Raise `RefusedError` if a first push would lose what an old version left at the remote."""
+        with self.replica.catalog() as catalog:
+            first, inherited = not catalog.position.revision, catalog.is_inherited
+        if first and not self._is_at(remote):
+            check_first_push(self.replica.paths, remote, inherited=inherited)
+
+    def _is_inherited(self) -> bool:
+        if not self.replica.paths.meta.exists():
+            return False
+        with self.replica.catalog() as catalog:
+            return catalog.is_inherited
+
+    def _is_at(self, remote: Remote) -> bool:
+        """Whether the remote's metadir is this one."""
+        here = self.replica.paths.root.parent.resolve()
+        return isinstance(remote, LocalRemote) and remote.root.resolve() == here
