@@ -139,7 +139,8 @@ def _snapshot(
             return None
     with temporary(replica.paths.root) as draft:
         catalog.snapshot(draft)
-        if name == META_DB:  # beside an old version's there are logs, which SQLite would mix with this one
+        if name == META_DB and last is None and there is not None:
+            # An old version's has logs, which SQLite would mix with this one.
             for log_name in (f"{META_DB}-wal", f"{META_DB}-shm"):
                 remote.remove(remote_name(log_name))
         etag = remote.write(remote_name(name), draft, if_match=there.etag if there else ABSENT)
