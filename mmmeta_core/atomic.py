@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TEMPORARY: Final = ".tmp-"
 """What the names of unfinished files begin with."""
-_ABANDONED_SECONDS: Final = 3600.0
+ABANDONED_SECONDS: Final = 3600.0
 
 
 @contextmanager
@@ -61,10 +61,10 @@ def sweep(folder: Path) -> int:
         return 0
     with temporary(folder) as now:
         now.touch()
-        oldest = now.stat().st_mtime - _ABANDONED_SECONDS
+        oldest = now.stat().st_mtime - ABANDONED_SECONDS
     removed = 0
     for path in found:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):  # another user's may stay; it is in nobody's way
             if path.stat(follow_symlinks=False).st_mtime < oldest:
                 path.unlink()
                 removed += 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, cast
 
 import orjson
 
-from mmmeta_core.atomic import fsync_file, fsync_folder, temporary
+from mmmeta_core.atomic import fsync_file, fsync_folder, sweep, temporary
 from mmmeta_core.database.columns import RESCUED as COLUMN
 from mmmeta_core.database.columns import STATE_RESCUED as STATE_COLUMN
 from mmmeta_core.database.columns import fold
@@ -166,6 +166,7 @@ def _format_of(target: Path | BinaryIO) -> Format:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
+    sweep(path.parent)
     with temporary(path.parent) as draft:
         yield draft
         fsync_file(draft)
