@@ -12,6 +12,8 @@ import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from mmmeta_core.trouble import naming
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -39,7 +41,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises OSError, and then `path` is what it was. The folder must exist.
     """
-    with temporary(path.parent) as draft:
+    with naming(path), temporary(path.parent) as draft:
         with draft.open("xb") as file:
             file.write(data)
             file.flush()
@@ -75,7 +77,8 @@ def fsync_folder(folder: Path) -> None:
     """Make the names in `folder` (a rename, link or removal just done there) survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(folder):
+            os.fsync(descriptor)
     except OSError as error:
         # Some network and FUSE file systems can't flush a folder; there is nothing more to be done there.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
@@ -88,6 +91,7 @@ def fsync_file(path: Path) -> None:
     """Make what was written to `path` survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

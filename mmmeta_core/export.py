@@ -23,6 +23,7 @@ from mmmeta_core.database.sqlite import chunks, quote
 from mmmeta_core.errors import ConfigError, RefusedError
 from mmmeta_core.files import File, Files
 from mmmeta_core.paths import NAME
+from mmmeta_core.trouble import naming
 from mmmeta_core.types import PLAIN_KINDS, Kind, Misfit, Progress, encode, kind_of
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _format_of(target: Path | BinaryIO) -> Format:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     sweep(path.parent)
-    with temporary(path.parent) as draft:
+    with naming(path), temporary(path.parent) as draft:
         yield draft
         fsync_file(draft)
         draft.replace(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from mmmeta_core.paths import NAME, Paths, store_name
 from mmmeta_core.remotes import Remote, UploadResult, open_remote
 from mmmeta_core.sources import Sources
 from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
+from mmmeta_core.trouble import explained
 from mmmeta_core.types import Kind, Progress
 
 if TYPE_CHECKING:
@@ -367,18 +368,19 @@ class Metadir:
         from mmmeta_core.download import download
         from mmmeta_core.files import Folder
 
-        return download(
-            self.files,
-            Folder(Path(dest), self.state, self._sources, self.config),
-            mark=mark,
-            source=source,
-            workers=workers,
-            max_attempts=max_attempts,
-            limit=limit,
-            on_change=on_change,
-            progress=progress,
-            filters=filters,
-        )
+        with explained(Path(dest)):
+            return download(
+                self.files,
+                Folder(Path(dest), self.state, self._sources, self.config),
+                mark=mark,
+                source=source,
+                workers=workers,
+                max_attempts=max_attempts,
+                limit=limit,
+                on_change=on_change,
+                progress=progress,
+                filters=filters,
+            )
 
     def export(
         self,
@@ -398,9 +400,16 @@ class Metadir:
             raise RefusedError(
                 f"{where} is the state db, which holds this client's own columns: choose another name"
             )
-        return export(
-            self.files, where, format, columns=columns, deleted=deleted, progress=progress, filters=filters
-        )
+        with explained(where) if isinstance(where, Path) else nullcontext():
+            return export(
+                self.files,
+                where,
+                format,
+                columns=columns,
+                deleted=deleted,
+                progress=progress,
+                filters=filters,
+            )
 
     def status(self) -> Status:
         """Return where everything stands, at the remote too, and how far each pipeline is.
@@ -520,7 +529,7 @@ class Metadir:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Be the metadir's one writer, and clear away what a killed one left."""
-        with lock.exclusive(self.paths.lock):
+        with explained(self.paths.root), lock.exclusive(self.paths.lock):
             for folder in (self.paths.root, self.paths.store):
                 sweep(folder)
             yield

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mmmeta_core.errors import CatalogError
+from mmmeta_core.trouble import database_sentence
 from mmmeta_core.types import Key, Row, Sql
 
 CHUNK: Final = 500
@@ -41,10 +42,7 @@ def connect(path: Path, *, pragmas: Mapping[str, str]) -> sqlite3.Connection:
         for name, value in pragmas.items():
             connection.execute(f"PRAGMA {name}={value}")
     except sqlite3.Error as error:
-        raise CatalogError(
-            f"cannot open the database {path}: {error}; check its permissions, or if it is damaged move it away: a catalog "
-            "comes back with the next pull, a state.db has to be restored from a backup"
-        ) from error
+        raise CatalogError(database_sentence(error, path)) from error
     return connection
 
 
@@ -129,9 +127,7 @@ def check_version(connection: sqlite3.Connection, path: Path, newest: int) -> in
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     except sqlite3.DatabaseError as error:
-        raise CatalogError(
-            f"{path} is not a readable database ({error}); move it away and run again"
-        ) from error
+        raise CatalogError(database_sentence(error, path)) from error
     if version > newest:
         raise CatalogError(
             f"{path} has format {version}, this mmmeta reads up to {newest}: install a newer mmmeta"

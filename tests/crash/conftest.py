@@ -18,7 +18,7 @@ POINTS = int(os.environ.get("CRASH_POINTS", "12"))
 """At how many steps of each scenario a process is killed, spread over all of them."""
 AT_RANDOM = int(os.environ.get("CRASH_AT_RANDOM", "4"))
 """At how many random steps and moments besides."""
-SEED = os.environ.get("CRASH_SEED") or str(random.randrange(10**6))
+SEED = os.environ.get("CRASH_SEED") or str(random.randrange(10**6))  # noqa: S311
 
 Ask = Callable[..., dict[str, Any]]
 

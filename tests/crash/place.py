@@ -106,6 +106,8 @@ class Place:
         self.documents.mkdir(parents=True)
         if self.endpoint:
             self._ask("PUT", f"/{self.bucket}")
+            for name in self.objects():
+                self._ask("DELETE", f"/{self.bucket}/archive/{quote(name)}")
         else:
             Path(self.remote).mkdir()
 
@@ -132,7 +134,7 @@ class Place:
                     self.put(name, data)
             return
         self._clear()
-        shutil.copytree(self.base / "kept", self.work, symlinks=True)
+        shutil.copytree(self.base / "kept", self.work, symlinks=True, dirs_exist_ok=True)
         self._name_snapshot()
 
     def _clear(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -23,14 +22,14 @@ class Steps:
     """Each file below `base` that is opened for writing, flushed, linked, renamed or removed, each folder that is made,
     each database that is opened, each SQL statement that begins, each piece of an HTTP request that is sent.
 
-    With `reads` also files that are opened for reading and folders that are listed; with `files` nothing else than files.
+    Where `act` is to have them fail (`failing`), only what the system can refuse is one: files and folders, also those
+    that are read.
     """
 
-    def __init__(self, base: Path, act: Act, *, reads: bool = False, files: bool = False) -> None:
+    def __init__(self, base: Path, act: Act, *, failing: bool = False) -> None:
         self.base = str(base)
         self.act = act
-        self.reads = reads
-        self.files = files
+        self.failing = failing
         self._numbers = itertools.count(1)
         self.taken = 0
 
@@ -39,12 +38,12 @@ class Steps:
         fsync = os.fsync
 
         def heard_fsync(descriptor: int) -> None:
-            self.take("fsync", os.readlink(f"/proc/self/fd/{descriptor}") if self.files else str(descriptor))
+            self.take("fsync", str(descriptor))
             fsync(descriptor)
 
         os.fsync = heard_fsync  # type: ignore[assignment]
         sys.addaudithook(self.hear)
-        if not self.files:
+        if not self.failing:
             sqlite3.connect = sqlite3.dbapi2.connect = self._traced(sqlite3.connect)  # type: ignore[assignment]
 
     def take(self, event: str, what: str) -> None:
@@ -54,17 +53,21 @@ class Steps:
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = arguments
-            if (flags & WRITES or self.reads) and self._is_ours(path):
+            if (flags & WRITES or self.failing) and self._is_ours(path) and not self._is_metadata(path):
                 self.take("open", str(path))
-        elif event in CHANGES or (self.reads and event in LOOKS):
+        elif event in CHANGES or (self.failing and event in LOOKS):
             if self._is_ours(arguments[0]):
                 self.take(event, str(arguments[0]))
-        elif event == "http.client.send" and not self.files:
+        elif event == "http.client.send" and not self.failing:
             self.take(event, repr(arguments[1])[:80])
 
     def _is_ours(self, path: object) -> bool:
         text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
         return text.startswith(self.base)
+
+    def _is_metadata(self, path: object) -> bool:
+        """Whether it is a metadata file of a document, which may be unreadable: that stops no other."""
+        return str(path).startswith(f"{self.base}/documents/") and str(path).endswith(".json")
 
     def _traced(self, connect: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
         take = self.take
@@ -110,23 +113,23 @@ def _counted(sql: str, rows: Iterable[Any], take: Callable[[str, str], None]) ->
         yield row
 
 
-def kill_at(deadly: int, note: int) -> Act:
-    """Die at this step (0: never), and say on the file descriptor `note` which one it was."""
+def send_at(deadly: int, number: int, note: int) -> Act:
+    """Send this process a signal at a step (0: never), and say on the file descriptor `note` which one it was."""
 
-    def act(number: int, event: str, what: str) -> None:
-        if number == deadly:
-            os.write(note, f"step {number}: {event} {what}\n".encode())
-            os.kill(os.getpid(), signal.SIGKILL)
+    def act(step: int, event: str, what: str) -> None:
+        if step == deadly:
+            os.write(note, f"step {step}: {event} {what}\n".encode())
+            os.kill(os.getpid(), number)
 
     return act
 
 
-def fail_at(first: int, code: int, note: int, *, lasting: bool) -> Act:
-    """Fail with this errno at a step, and with `lasting` at all that follow but removals."""
+def fail_at(first: int, code: int, lasting: bool, note: int) -> Act:
+    """Fail with this errno at a step, and, if it is `lasting`, at all that follow but removals."""
 
-    def act(number: int, event: str, what: str) -> None:
-        if number == first or (lasting and number > first and event not in ("os.remove", "os.rmdir")):
-            os.write(note, f"step {number}: {event} {what}\n".encode())
+    def act(step: int, event: str, what: str) -> None:
+        if step == first or (lasting and step > first and event not in ("os.remove", "os.rmdir")):
+            os.write(note, f"step {step}: {event} {what}\n".encode())
             # As the system does it: a flush knows of no name.
             raise OSError(code, os.strerror(code), *(() if event == "fsync" else (what,)))
 
