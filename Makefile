@@ -8,7 +8,7 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-daemon screenshots bench demo check format lint types layers clean
+.PHONY: run test test-oldest test-daemon soak screenshots bench demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -33,6 +33,11 @@ bench: $(STAMP)
 screenshots: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group screenshots
 	$(BIN)/python docs/screenshots.py
+
+# Processes killed at every step of every verb, then at random ones: make soak HOURS=8
+MINUTES ?= 60
+soak: $(STAMP)
+	@cd tests && ../$(BIN)/python -m crash.soak $(if $(HOURS),$$(($(HOURS) * 60)),$(MINUTES)) $(SEED)
 
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo

@@ -12,13 +12,15 @@ import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from mmmeta_core.trouble import naming
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 TEMPORARY: Final = ".tmp-"
 """What the names of unfinished files begin with."""
-_ABANDONED_SECONDS: Final = 3600.0
+ABANDONED_SECONDS: Final = 3600.0
 
 
 @contextmanager
@@ -39,7 +41,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises OSError, and then `path` is what it was. The folder must exist.
     """
-    with temporary(path.parent) as draft:
+    with naming(path), temporary(path.parent) as draft:
         with draft.open("xb") as file:
             file.write(data)
             file.flush()
@@ -61,10 +63,10 @@ def sweep(folder: Path) -> int:
         return 0
     with temporary(folder) as now:
         now.touch()
-        oldest = now.stat().st_mtime - _ABANDONED_SECONDS
+        oldest = now.stat().st_mtime - ABANDONED_SECONDS
     removed = 0
     for path in found:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):  # another user's may stay; it is in nobody's way
             if path.stat(follow_symlinks=False).st_mtime < oldest:
                 path.unlink()
                 removed += 1
@@ -75,7 +77,8 @@ def fsync_folder(folder: Path) -> None:
     """Make the names in `folder` (a rename, link or removal just done there) survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(folder):
+            os.fsync(descriptor)
     except OSError as error:
         # Some network and FUSE file systems can't flush a folder; there is nothing more to be done there.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
@@ -88,6 +91,7 @@ def fsync_file(path: Path) -> None:
     """Make what was written to `path` survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -28,6 +28,7 @@ import orjson
 from mmmeta_core.database.catalog import Catalog, Position
 from mmmeta_core.database.columns import column_name, fold
 from mmmeta_core.errors import LogError
+from mmmeta_core.trouble import naming
 from mmmeta_core.types import KINDS, Key, Kind, Misfit, is_key
 
 FORMAT: Final = 1
@@ -149,7 +150,7 @@ def position_after(header: Header, size: int, digest: str) -> Position:
 def write_segment(path: Path, header: Header, deltas: Iterable[tuple[Key, Mapping[str, Any]]]) -> Written:
     """Write a segment to the new file `path`, streaming. The same input gives the same bytes."""
     documents = 0
-    with path.open("xb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed:
+    with naming(path), path.open("xb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed:
         packed.write(header.to_json() + b"\n")
         for key, values in deltas:
             packed.write(orjson.dumps({"key": key, "set": values}) + b"\n")

@@ -10,6 +10,7 @@
     ├── CatalogError           (RuntimeError)        a database of the metadir is not what it should be
     ├── LogError               (RuntimeError)        a segment is missing, damaged or of another archive
     ├── RefusedError           (RuntimeError)        would delete too much; needs a word of the user's
+    ├── FileError              (OSError)             a file or folder on this machine can't be read or written
     ├── UnavailableError       (ConnectionError)     what a handler needs for any document is not there now
     ├── ConflictError          (RuntimeError)        other publishers kept winning the race for a revision
     └── RemoteError            (OSError)             the remote did not do what it was asked
@@ -65,6 +66,10 @@ class LogError(MmmetaError, RuntimeError):
 
 class RefusedError(MmmetaError, RuntimeError):
     """The request would delete more than is safe to do unasked."""
+
+
+class FileError(MmmetaError, OSError):
+    """A file or folder on this machine can't be read or written: no room, no permission, a broken disk."""
 
 
 class ConflictError(MmmetaError, RuntimeError):

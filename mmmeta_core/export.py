@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, cast
 
 import orjson
 
-from mmmeta_core.atomic import fsync_file, fsync_folder, temporary
+from mmmeta_core.atomic import fsync_file, fsync_folder, sweep, temporary
 from mmmeta_core.database.columns import RESCUED as COLUMN
 from mmmeta_core.database.columns import STATE_RESCUED as STATE_COLUMN
 from mmmeta_core.database.columns import fold
@@ -23,6 +23,7 @@ from mmmeta_core.database.sqlite import chunks, quote
 from mmmeta_core.errors import ConfigError, RefusedError
 from mmmeta_core.files import File, Files
 from mmmeta_core.paths import NAME
+from mmmeta_core.trouble import naming
 from mmmeta_core.types import PLAIN_KINDS, Kind, Misfit, Progress, encode, kind_of
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def _format_of(target: Path | BinaryIO) -> Format:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    with temporary(path.parent) as draft:
+    sweep(path.parent)
+    with naming(path), temporary(path.parent) as draft:
         yield draft
         fsync_file(draft)
         draft.replace(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ from mmmeta_core.paths import NAME, Paths, store_name
 from mmmeta_core.remotes import Remote, UploadResult, open_remote
 from mmmeta_core.sources import Sources
 from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
+from mmmeta_core.trouble import explained
 from mmmeta_core.types import Key, Kind, Progress
 
 if TYPE_CHECKING:
@@ -394,18 +395,19 @@ class Metadir:
         from mmmeta_core.download import download
         from mmmeta_core.files import Folder
 
-        return download(
-            self.files,
-            Folder(Path(dest), self.state, self._sources, self.config),
-            mark=mark,
-            source=source,
-            workers=workers,
-            max_attempts=max_attempts,
-            limit=limit,
-            on_change=on_change,
-            progress=progress,
-            filters=filters,
-        )
+        with explained(Path(dest)):
+            return download(
+                self.files,
+                Folder(Path(dest), self.state, self._sources, self.config),
+                mark=mark,
+                source=source,
+                workers=workers,
+                max_attempts=max_attempts,
+                limit=limit,
+                on_change=on_change,
+                progress=progress,
+                filters=filters,
+            )
 
     def export(
         self,
@@ -425,9 +427,16 @@ class Metadir:
             raise RefusedError(
                 f"{where} is the state db, which holds this client's own columns: choose another name"
             )
-        return export(
-            self.files, where, format, columns=columns, deleted=deleted, progress=progress, filters=filters
-        )
+        with explained(where) if isinstance(where, Path) else nullcontext():
+            return export(
+                self.files,
+                where,
+                format,
+                columns=columns,
+                deleted=deleted,
+                progress=progress,
+                filters=filters,
+            )
 
     def status(self) -> Status:
         """Return where everything stands, at the remote too, and how far each pipeline is.
@@ -656,7 +665,7 @@ class Metadir:
     @contextmanager
     def _locked(self, *, converts: bool = True, publishes: bool = False) -> Iterator[None]:
         """Be the metadir's one writer, clear away what a killed one left, convert what an older version left."""
-        with lock.exclusive(self.paths.lock):
+        with explained(self.paths.root), lock.exclusive(self.paths.lock):
             for folder in (self.paths.root, self.paths.store, self.paths.past):
                 sweep(folder)
             if converts:

@@ -22,6 +22,7 @@ from mmmeta_core.database.state import State, check_values
 from mmmeta_core.database.work import Claim, On, OnChange, Work
 from mmmeta_core.errors import ConfigError, UnavailableError
 from mmmeta_core.files import File, Files
+from mmmeta_core.trouble import explained_database
 from mmmeta_core.types import Key, Progress, format_time, parse_time
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ class Documents(Files):
         client's to set; then nothing is done; and what stops the run.
         """
         options = ProcessOptions(mark, on, on_change, workers, chunk, max_attempts, timeout, limit, lease)
-        return process(self._state, self, handler, options, filters, progress)
+        with explained_database(self._state.path):
+            return process(self._state, self, handler, options, filters, progress)
 
 
 def process(

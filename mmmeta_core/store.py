@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from mmmeta_core.atomic import fsync_folder, write_atomic
 from mmmeta_core.errors import StoreError, StoreKeyError
+from mmmeta_core.trouble import explained
 from mmmeta_core.types import format_time, parse_time, to_utc, utcnow
 
 LOCAL: Final = "local_"
@@ -131,15 +132,17 @@ class Store(MutableMapping[str, Any]):
         path = self.folder / key
         if text is None:
             if _is_file(path):
-                path.unlink(missing_ok=True)
-                fsync_folder(self.folder)
+                with explained(path):
+                    path.unlink(missing_ok=True)
+                    fsync_folder(self.folder)
             return
         try:
             data = _utf8(text)
         except StoreError as error:
             raise StoreError(f"the store can't keep the text for {key!r}: {error}") from None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        with explained(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)
 
     def _missing(self, key: str) -> StoreKeyError:
         near = difflib.get_close_matches(key, list(self), 1) if isinstance(key, str) else []

@@ -17,6 +17,7 @@ PUBLIC = {
         "ConfigError",
         "ConflictError",
         "DocumentError",
+        "FileError",
         "Insight",
         "LogError",
         "Metadir",

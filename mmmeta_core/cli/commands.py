@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from mmmeta_core import __version__
-from mmmeta_core.cli.session import Program, Session, configure_logging, fail, sentences
+from mmmeta_core.cli.session import Program, Session, configure_logging, fail, interruptible, sentences
 
 _EPILOG = """Exit codes: 0 done (documents that can't be taken are counted as invalid), 1 not done and one sentence says why,
-2 wrong usage, 130 interrupted. Results go to stdout, the log to stderr."""
+2 wrong usage, 130 interrupted, 143 terminated. Results go to stdout, the log to stderr."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal's encoding lacks is shown as its code; stderr is so already.
         sys.stdout.reconfigure(errors="backslashreplace")
-    with sentences():
+    with sentences(), interruptible():
         cli(prog_name="mmmeta")
 
 

@@ -5,28 +5,17 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 if TYPE_CHECKING:
     from mmmeta_core.metadir import Metadir
-
-_WAYS_OUT: Final[Mapping[int, str]] = {
-    errno.EACCES: "check the permissions",
-    errno.EPERM: "check the permissions",
-    errno.EROFS: "the file system is read only; use another folder",
-    errno.ENOSPC: "free some space and run it again",
-    errno.EDQUOT: "free some space and run it again",
-    errno.ENOENT: "correct the path",
-    errno.ENOTDIR: "a part of the path is a file; correct the path",
-    errno.EEXIST: "a file is where a folder has to be; move it away",
-    errno.EISDIR: "a folder is where a file has to be; move it away",
-}
 
 
 class Session:
@@ -66,6 +55,7 @@ class Program(click.Group):
 def sentences() -> Iterator[None]:
     """Turn the errors that are the user's to mend into one sentence and an exit code."""
     from mmmeta_core.errors import MmmetaError
+    from mmmeta_core.trouble import database_sentence
 
     try:
         yield
@@ -77,15 +67,57 @@ def sentences() -> Iterator[None]:
         sys.exit(0)
     except OSError as error:
         fail(_sentence(error))
-    except KeyboardInterrupt:
-        click.echo("mmmeta: interrupted; run it again to go on", err=True)
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        sys.exit(_interrupted(interrupt))
     except Exception as error:
         # An error of SQLite's, or one of SQLAlchemy's around it, which is not imported for that.
         cause = getattr(error, "orig", error)
         if isinstance(cause, sqlite3.Error):
-            fail(_database_sentence(cause))
+            fail(database_sentence(cause))
         raise
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: an end like that by Ctrl-C, with an exit code of its own."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does. A second signal, and one after the block, ends the process at once.
+
+    That is safe at any moment; it is for clean-up that takes long, such as waiting for uploads that have begun.
+    """
+    # Whoever started this with a signal ignored, as nohup does, meant it.
+    heard = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+
+    def be_default() -> None:
+        for one in heard:
+            signal.signal(one, signal.SIG_DFL)
+
+    def interrupt(number: int, _: object) -> None:
+        be_default()
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    def unraisable(what: sys.UnraisableHookArgs) -> None:
+        # An interrupt that comes while an object is finalised is not passed on to the block.
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            os._exit(_interrupted(what.exc_value))
+        sys.__unraisablehook__(what)
+
+    sys.unraisablehook = unraisable
+    for one in heard:
+        signal.signal(one, interrupt)
+    try:
+        yield
+    finally:
+        be_default()
+
+
+def _interrupted(interrupt: KeyboardInterrupt) -> int:
+    """Say so, and return the exit code."""
+    terminated = isinstance(interrupt, Terminated)
+    click.echo(f"mmmeta: {'terminated' if terminated else 'interrupted'}; run it again to go on", err=True)
+    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
 
 
 def fail(sentence: str) -> NoReturn:
@@ -95,6 +127,8 @@ def fail(sentence: str) -> NoReturn:
 
 
 def _sentence(error: OSError) -> str:
+    from mmmeta_core.trouble import sentence
+
     reason = error.strerror or str(error)
     if error.filename is not None:
         what = f"{os.fsdecode(error.filename)} can't be used"
@@ -102,23 +136,7 @@ def _sentence(error: OSError) -> str:
         return "the working folder is gone: go to another one, or give --metadir as an absolute path"
     else:
         what = "the output can't be written" if error.errno == errno.ENOSPC else "a file can't be used"
-    way_out = _WAYS_OUT.get(error.errno or 0)
-    return f"{what} ({reason})" + (f": {way_out}" if way_out else "")
-
-
-def _database_sentence(error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    way_out = {
-        sqlite3.SQLITE_BUSY: "another process holds it; try again when that is done",
-        sqlite3.SQLITE_FULL: "free some space and run it again",
-        sqlite3.SQLITE_READONLY: "check the permissions",
-        sqlite3.SQLITE_CANTOPEN: "check the permissions",
-        sqlite3.SQLITE_PERM: "check the permissions",
-    }.get(
-        code,
-        "if meta.db is damaged, move it away and pull again; state.db holds your own state, so restore that from a backup",
-    )
-    return f"a database of the metadir can't be used ({error}): {way_out}"
+    return sentence(what, reason, error.errno)
 
 
 def configure_logging(level: str) -> None:

@@ -36,6 +36,7 @@ from mmmeta_core.database.sqlite import (
     upsert_rows,
 )
 from mmmeta_core.errors import CatalogError
+from mmmeta_core.trouble import explained_database
 from mmmeta_core.types import (
     PLAIN_KINDS,
     Key,
@@ -632,7 +633,7 @@ def open_catalog(path: Path, unique: str, *, max_columns: int = 500) -> Iterator
 
     Raises `CatalogError` when it is unreadable, of another format, or has another key column than `unique`.
     """
-    with closing(connect(path, pragmas=_PRAGMAS)) as connection:
+    with closing(connect(path, pragmas=_PRAGMAS)) as connection, explained_database(path):
         version = check_version(connection, path, VERSION)
         if version == 0 or not all(table_columns(connection, table) for table in _PRIVATE_TABLES):
             with atomic(connection):

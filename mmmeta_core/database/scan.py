@@ -16,6 +16,7 @@ import orjson
 
 from mmmeta_core.database.sqlite import atomic, check_version, chunks, connect
 from mmmeta_core.errors import CatalogError
+from mmmeta_core.trouble import explained_database, passes
 from mmmeta_core.types import Key
 
 VERSION: Final = 1
@@ -200,11 +201,13 @@ def open_scan(path: Path) -> Iterator[Scan]:
     """Open the scan cache at `path` for the block; one that can't be read is made anew."""
     try:
         connection = _open(path)
-    except CatalogError:
+    except CatalogError as error:
+        if passes(error.__cause__):  # nothing is wrong with it, and what it remembers was not lost
+            raise
         for leftover in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
             leftover.unlink(missing_ok=True)
         connection = _open(path)
-    with closing(connection):
+    with closing(connection), explained_database(path):
         yield Scan(connection, path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mmmeta_core.errors import CatalogError
+from mmmeta_core.trouble import database_sentence
 from mmmeta_core.types import Key, Row, Sql
 
 CHUNK: Final = 500
@@ -44,10 +45,7 @@ def connect(path: Path, *, pragmas: Mapping[str, str]) -> sqlite3.Connection:
     except sqlite3.Error as error:
         if _is_busy(error):
             raise _busy(path) from error
-        raise CatalogError(
-            f"cannot open the database {path}: {error}; check its permissions, or if it is damaged move it away: a catalog "
-            "comes back with the next pull, a state.db has to be restored from a backup"
-        ) from error
+        raise CatalogError(database_sentence(error, path)) from error
     return connection
 
 
@@ -169,9 +167,7 @@ def check_version(connection: sqlite3.Connection, path: Path, newest: int) -> in
     except sqlite3.DatabaseError as error:
         if _is_busy(error):
             raise _busy(path) from error
-        raise CatalogError(
-            f"{path} is not a readable database ({error}); move it away and run again"
-        ) from error
+        raise CatalogError(database_sentence(error, path)) from error
     if version > newest:
         raise CatalogError(
             f"{path} has format {version}, this mmmeta reads up to {newest}: install a newer mmmeta"

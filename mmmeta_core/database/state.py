@@ -40,6 +40,7 @@ from mmmeta_core.database.sqlite import (
     upsert_rows,
 )
 from mmmeta_core.errors import CatalogError, ColumnError, ReadOnlyColumnError
+from mmmeta_core.trouble import explained, explained_database
 from mmmeta_core.types import Key, Kind, Row, format_time, utcnow
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,8 @@ class State:
         """Return this thread's connection. Raises `CatalogError` for a database that can't be used."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._connect()
+            with explained(self.path):
+                connection = self._connect()
             self._local.connection = connection
             with self._lock:
                 for thread, other in self._opened:
@@ -221,7 +223,7 @@ class State:
         connection = self.connection
         connection.execute("ATTACH ? AS meta", (f"{catalog.absolute().as_uri()}?mode=rw",))
         try:
-            with atomic(connection):
+            with explained_database(self.path), atomic(connection):
                 return self._merge(connection, everything)
         finally:
             connection.execute("DETACH meta")
@@ -372,7 +374,7 @@ class State:
         Raises `ReadOnlyColumnError` for a published column, `ColumnError` for a name that no column can have and for
         a document that is not in the state db; then nothing is written.
         """
-        with atomic(self.connection):
+        with explained_database(self.path), atomic(self.connection):
             self.save_within(updates)
 
     def add_own(self, name: str, kind: Kind) -> None:

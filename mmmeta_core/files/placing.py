@@ -94,6 +94,7 @@ class Folder:
                 path = self.path / place.name
                 if self._is_blocked(path):
                     continue
+                self._sweep(path.parent)
                 is_own, exists = owns(self.state, place), path.exists()
                 if exists and self._is_there(path, place, file):
                     return Placed(place.name, None)
@@ -102,7 +103,6 @@ class Folder:
                 if draft is None:
                     if not _make_folder(path.parent):
                         continue
-                    self._sweep(path.parent)
                     draft = stack.enter_context(temporary(path.parent))
                     size = self._sources.fetch(file.name, file, self._config, draft, source=source)
                 if exists:  # an older version of this very document

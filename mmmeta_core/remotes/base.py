@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from mmmeta_core.atomic import TEMPORARY
 from mmmeta_core.errors import RemoteDeniedError, RemoteError
+from mmmeta_core.trouble import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -178,7 +179,7 @@ def too_large(url: str, name: str, size: int, limit: int) -> RemoteError:
 
 def save(chunks: Iterable[bytes], path: Path) -> int:
     """Write `chunks` to `path`, flush it to disk, return the bytes; leave no file behind if it fails."""
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         try:
             size = sum(map(file.write, chunks))
             file.flush()

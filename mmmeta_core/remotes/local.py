@@ -11,12 +11,15 @@ import fcntl
 import os
 import secrets
 import stat
+import threading
+import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from mmmeta_core.atomic import TEMPORARY, fsync_folder
+from mmmeta_core.atomic import ABANDONED_SECONDS, TEMPORARY, fsync_folder, sweep
 from mmmeta_core.errors import RemoteError
+from mmmeta_core.paths import NAME as METADIR
 from mmmeta_core.remotes import base
 from mmmeta_core.remotes.base import ABSENT, CHUNK, LOCK, READ_LIMIT, Blob, Remote, Source, Stat
 from mmmeta_core.remotes.local_errors import explain
@@ -37,6 +40,8 @@ class LocalRemote(Remote):
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
         self.url = self.root.as_uri()
+        self._swept: dict[Path, float] = {}
+        self._sweeping = threading.Lock()
 
     def check(self) -> None:
         """Raise if the folder does not exist, is not a folder, or may not be read."""
@@ -158,13 +163,24 @@ class LocalRemote(Remote):
     def _saved(self, name: str, chunks: Iterator[bytes]) -> Iterator[tuple[Path, Path]]:
         path = self._path(base.check_name(name))
         self._make_folder(path.parent)
-        temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(12)}")
+        # The log's folder grows for ever: what is unfinished is never in there, so that it need not be looked through.
+        folder = self.root / METADIR if name.startswith(f"{METADIR}/") else path.parent
+        self._sweep(folder)
+        temporary = folder / f"{TEMPORARY}{secrets.token_hex(12)}"
         base.save(chunks, temporary)
         try:
             stamp(temporary)
             yield temporary, path
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _sweep(self, folder: Path) -> None:
+        """Clear away what killed publishers left, before the first file that is written to a folder, and then each hour."""
+        with self._sweeping:
+            last, now = self._swept.get(folder), time.monotonic()
+            if last is None or now - last > ABANDONED_SECONDS:
+                sweep(folder)
+                self._swept[folder] = now
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from mmmeta_core.errors import RemoteDeniedError, RemoteError, RemoteNotFoundError, RemoteUnreachableError
+from mmmeta_core.trouble import WAYS_OUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,4 +32,5 @@ def explain(error: OSError, root: Path, verb: str, name: str) -> RemoteError:
         return RemoteDeniedError(f"Not allowed to {verb} {what} ({reason}): check the permissions.")
     if error.errno in _UNREACHABLE:
         return RemoteUnreachableError(f"{str(root)!r} does not answer ({reason}): check that it is mounted.")
-    return RemoteError(f"Can't {verb} {what}: {reason}.")
+    way_out = WAYS_OUT.get(error.errno or 0, "try again")
+    return RemoteError(f"Can't {verb} {what} ({reason}): {way_out}.")

@@ -30,6 +30,7 @@ from mmmeta_core.changelog import (
 )
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import (
     ConflictError,
     RemoteError,
@@ -245,6 +246,7 @@ def _note(replica: Replica, catalog: Catalog, written: Written) -> None:
     """Note here what was published."""
     header = written.header
     replica.store.set_text(TIMESTAMP, header.store[TIMESTAMP])
-    catalog.mark_published(written.position, header.store)
-    if header.config is not None:
-        catalog.set_local(config=digest(header.config))
+    with atomic(catalog.connection):  # a kill in between would have the next push publish the settings again
+        catalog.mark_published(written.position, header.store)
+        if header.config is not None:
+            catalog.set_local(config=digest(header.config))

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shell import environment
+
+POINTS = int(os.environ.get("CRASH_POINTS", "12"))
+"""At how many steps of each scenario a process is killed, spread over all of them."""
+AT_RANDOM = int(os.environ.get("CRASH_AT_RANDOM", "4"))
+"""At how many random steps and moments besides."""
+SEED = os.environ.get("CRASH_SEED") or str(random.randrange(10**6))  # noqa: S311
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder for many small files; in memory where that can be, for a kill asks nothing of the disk."""
+    memory = Path("/dev/shm")  # noqa: S108
+    folder = Path(
+        tempfile.mkdtemp(prefix="mmmeta-crash-", dir=memory if os.access(memory, os.W_OK) else None)
+    )
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ask(scratch: Path) -> Iterator[Ask]:
+    """Ask the process that forks the others; see `crash.server`."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "crash.server", str(scratch)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+        env=environment(),
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+
+    def asked(**request: Any) -> dict[str, Any]:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        print(json.dumps(request), file=server.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(server.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        return answer
+
+    with server:
+        yield asked
+        server.stdin.close()
+
+
+@pytest.fixture
+def kill(ask: Ask) -> Callable[..., None]:
+    """Run a scenario, and kill it at some points."""
+
+    def run(scenario: str, *, endpoint: str | None = None, share: float = 1.0) -> None:
+        report = ask(
+            scenario=scenario,
+            endpoint=endpoint,
+            points=round(POINTS * share),
+            at_random=round(AT_RANDOM * share),
+            seed=SEED,
+        )
+        wrong = "\n\n".join(
+            f"{point['step'] or point['share']}: {point['wrong']}" for point in report["failures"]
+        )
+        assert not wrong, f"{scenario}, CRASH_SEED={SEED}:\n{wrong}"
+        assert report["killed"] > report["points"] / 2, "most of them ended before they were killed"
+
+    return run

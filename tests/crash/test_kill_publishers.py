@@ -1,0 +1,21 @@
+"""A publisher that is killed at any moment loses nothing, publishes nothing twice, and the next run carries on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from crash.scenarios import PUBLISHERS
+
+
+@pytest.mark.parametrize("scenario", [scenario.name for scenario in PUBLISHERS])
+def test_killing_a_publisher_loses_nothing(kill: Callable[..., None], scenario: str) -> None:
+    kill(scenario)
+
+
+@pytest.mark.parametrize("scenario", [scenario.name for scenario in PUBLISHERS if scenario.s3])
+def test_killing_a_publisher_to_a_bucket_loses_nothing(
+    kill: Callable[..., None], scenario: str, s3_endpoint: str
+) -> None:
+    kill(scenario, endpoint=s3_endpoint, share=0.5)
