@@ -94,11 +94,9 @@ def _obstacle(stage: Stage, facts: Facts, codes: Collection[Code]) -> str:
     if stage in ("catalog", "hints", "salvage", "state") and _HISTORY & set(codes):
         return "it is not certain which archive and history this is about"
     if stage == "settings" and not facts.knows_settings:
-        return "the log does not say what the settings are"
+        return "no settings were published, or what is left of the log does not say them"
     if stage == "hints" and not facts.can_write:
         return "this remote can only be read; its publisher has to do it"
     if stage in ("salvage", "state") and not facts.has_log and set(STAGES["catalog"]) & set(codes):
         return "the catalog has to be whole for that"
-    if stage == "downloads" and set(STAGES["salvage"]) & set(codes):
-        return ""
     return ""

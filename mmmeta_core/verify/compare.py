@@ -157,7 +157,12 @@ def _published(values: Iterable[Any], kinds: Iterable[tuple[str, Kind]]) -> dict
 def _is_same(base: str | None, published: dict[str, Any] | None) -> bool:
     if base is None or published is None:
         return base is None and published is None
-    loaded = orjson.loads(base)
+    try:
+        loaded = orjson.loads(base)
+    except (ValueError, TypeError):
+        return False
+    if not isinstance(loaded, dict):
+        return False
     loaded.pop(UPDATED, None)
     sort = orjson.OPT_SORT_KEYS
     return orjson.dumps(loaded, option=sort) == orjson.dumps(published, option=sort)
