@@ -8,7 +8,7 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-daemon demo check format lint types layers clean
+.PHONY: run test test-oldest test-daemon test-flips demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -24,6 +24,10 @@ test-oldest: $(OLDEST)/.installed
 
 test-daemon: $(STAMP)
 	$(BIN)/python -m pytest -m daemon
+
+# Bits flip in a metadir, a thousand of each kind, and a repair is killed at each of its steps; minutes.
+test-flips: $(STAMP)
+	MMMETA_FLIPS=1000 MMMETA_KILLS=1000 $(BIN)/python -m pytest -n auto tests/test_repair_flips.py tests/test_repair.py
 
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo

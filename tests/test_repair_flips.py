@@ -18,7 +18,7 @@ from mmmeta_core import mmmeta
 from mmmeta_core.verify import VerifyResult
 
 FLIPS = int(os.environ.get("MMMETA_FLIPS", "8"))
-"""Trials of each kind. CONTRIBUTING.md says how to run more."""
+"""Trials of each kind. `make test-flips` runs more."""
 SEED = int(os.environ.get("MMMETA_FLIPS_SEED", "1"))
 PUBLISHED = {
     f"key{n}": {"title": f"Title {n} " * 4, "pages": n, "signed": n % 2 == 0, "file_name": f"{n}.pdf"}
