@@ -8,7 +8,7 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-daemon soak screenshots bench demo check format lint types layers clean
+.PHONY: run test test-oldest test-daemon test-flips soak screenshots bench demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -38,6 +38,10 @@ screenshots: $(STAMP)
 MINUTES ?= 60
 soak: $(STAMP)
 	@cd tests && ../$(BIN)/python -m crash.soak $(if $(HOURS),$$(($(HOURS) * 60)),$(MINUTES)) $(SEED)
+
+# Bits flip in a metadir, a thousand of each kind, and a repair is killed at each of its steps; minutes.
+test-flips: $(STAMP)
+	MMMETA_FLIPS=1000 MMMETA_KILLS=1000 $(BIN)/python -m pytest -n auto tests/test_repair_flips.py tests/test_repair.py
 
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo

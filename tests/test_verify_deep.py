@@ -198,7 +198,7 @@ HERE: dict[str, tuple[str, str, str]] = {
     "no number": ("meta.db", "UPDATE mmmeta_info SET value = 'x' WHERE key = 'revision'", "catalog-damaged"),
     "no key column": ("meta.db", "UPDATE mmmeta_info SET value = 'x' WHERE key = 'unique'", "catalog-damaged"),
     "a change from nowhere": ("meta.db", "INSERT INTO mmmeta_pending VALUES ('x', NULL)", "catalog-differs"),
-    "a change elsewhere": ("meta.db", "INSERT INTO mmmeta_pending SELECT content_hash, 1 FROM files", "catalog-differs"),
+    "another change": ("meta.db", "INSERT INTO mmmeta_pending SELECT content_hash, 1 FROM files", "catalog-differs"),
     "a published value": ("state.db", "UPDATE files SET size = 1 WHERE file_name = '1.pdf'", "state-differs"),
     "no document": ("state.db", "DELETE FROM files WHERE file_name = '1.pdf'", "state-differs"),
     "a document too many": ("state.db", "INSERT INTO files (content_hash) VALUES ('x')", "state-differs"),

@@ -30,7 +30,7 @@ _WOULD: Final[Mapping[Stage, str]] = {
     "state": "would be mended in its place; your own columns stay",
     "downloads": "would be fetched again",
 }
-_NEVER: Final[Mapping[Code, str]] = {
+NEVER: Final[Mapping[Code, str]] = {
     "key": "which of the two keys is meant is not known here",
     "newer": "a newer mmmeta has to do it",
     "segment-missing": "a segment is never made up",
@@ -46,6 +46,7 @@ _NEVER: Final[Mapping[Code, str]] = {
     "document-name": "documents in the archive are the publisher's",
     "download-unreadable": "the file can't be read, which a repair can't change",
 }
+"""What is never mended, and why."""
 _HISTORY: Final[frozenset[Code]] = frozenset({"key", "newer", "set-back", "other-archive"})
 
 
@@ -78,7 +79,7 @@ def plan(findings: Sequence[Finding], facts: Facts, failed: Mapping[tuple[str, C
     for finding in findings:
         stage = next((stage for stage, mended in STAGES.items() if finding.code in mended), None)
         why = failed.get((finding.subject, finding.code)) or (
-            _NEVER[finding.code] if stage is None else _obstacle(stage, facts, codes)
+            NEVER[finding.code] if stage is None else _obstacle(stage, facts, codes)
         )
         if why or stage is None:
             refused[finding] = why
@@ -94,11 +95,9 @@ def _obstacle(stage: Stage, facts: Facts, codes: Collection[Code]) -> str:
     if stage in ("catalog", "hints", "salvage", "state") and _HISTORY & set(codes):
         return "it is not certain which archive and history this is about"
     if stage == "settings" and not facts.knows_settings:
-        return "the log does not say what the settings are"
+        return "no settings were published, or what is left of the log does not say them"
     if stage == "hints" and not facts.can_write:
         return "this remote can only be read; its publisher has to do it"
     if stage in ("salvage", "state") and not facts.has_log and set(STAGES["catalog"]) & set(codes):
         return "the catalog has to be whole for that"
-    if stage == "downloads" and set(STAGES["salvage"]) & set(codes):
-        return ""
     return ""

@@ -27,7 +27,7 @@ def is_live(remote: Remote, head: Head | None) -> bool:
     """Whether the remote's metadir is one that is worked in: `meta.db`, store and settings there may be ahead of the log."""
     if remote.stat(remote_name(_LOCK)) is not None:
         return True
-    return (head is None or head.snapshot is None) and remote.stat(remote_name(META_DB)) is not None
+    return head is not None and head.snapshot is None and remote.stat(remote_name(META_DB)) is not None
 
 
 def fetch_snapshot(remote: Remote, log: Log, path: Path, report: Report) -> bool:

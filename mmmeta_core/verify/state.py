@@ -82,8 +82,10 @@ def _look_at_columns(
     }
     bookkeeping = {*PUBLISHED_BOOKKEEPING, *STATE_BOOKKEEPING}
     there = {*table_columns(connection, "files")} - {unique}
+    if bookkeeping - there:
+        raise ValueError(f"the column {min(bookkeeping - there)} is missing")
     wrong = [
-        *(f"{name} is not in the table" for name in sorted({*said, *bookkeeping} - there)),
+        *(f"{name} is not in the table" for name in sorted({*said} - there)),
         *(f"{name} has no owner" for name in sorted(there - {*said} - bookkeeping)),
         *(
             f"{name} is a column of kind {kind} of {owner}"
