@@ -73,10 +73,10 @@ def stop(ask: Ask) -> Callable[..., None]:
         points: int = POINTS,
         at_random: int = AT_RANDOM,
         most: bool = True,
+        commits: bool = False,
     ) -> None:
-        report = ask(
-            scenario=scenario, how=how, endpoint=endpoint, points=points, at_random=at_random, seed=SEED
-        )
+        request = {"how": how, "points": points, "at_random": at_random, "commits": commits, "seed": SEED}
+        report = ask(scenario=scenario, endpoint=endpoint, **request)
         if "skipped" in report:
             pytest.skip(report["skipped"])
         wrong = "\n\n".join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import os
 import re
 import shutil
@@ -63,6 +64,7 @@ class Runner:
         self.how = "kill"
         self.rehearsed = False
         self.steps = 0
+        self.commits: list[int] = []
         self.seconds = 0.0
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -77,10 +79,13 @@ class Runner:
             self.place.restore()
             counted = child(self._counted, self.folder)
             self._done("act", counted)
-            taken, *modules = counted.where.splitlines()
-            for module in modules:  # so that no child has to read them, which it may not be allowed to
+            known = json.loads(counted.where)
+            for module in known[
+                "modules"
+            ]:  # so that no child has to read them, which it may not be allowed to
                 importlib.import_module(module)
-            self.steps = self._troubles() or int(taken)
+            self.steps = self._troubles() or len(known["steps"])
+            self.commits = [number for number, what in enumerate(known["steps"], 1) if what == "COMMIT"]
             self.seconds = counted.seconds
             if how in SIGNALS or not self.rehearsed:  # else it is what was looked at before
                 self._after()
@@ -88,12 +93,12 @@ class Runner:
             yield
 
     def _counted(self, note: int) -> None:
-        steps = Steps(self.place.work, lambda *_: None, **self._heard())
-        steps.install()
+        steps: list[str] = []
+        Steps(self.place.work, lambda _, __, what: steps.append(what), **self._heard()).install()
         try:
             self._act()
         finally:  # a command line ends by SystemExit
-            os.write(note, "\n".join([str(steps.taken), *sys.modules]).encode())
+            os.write(note, json.dumps({"steps": steps, "modules": list(sys.modules)}).encode())
 
     def _heard(self) -> dict[str, bool]:
         _, lasting = FAULTS.get(self.how, (0, True))

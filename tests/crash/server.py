@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Server:
         self.last: tuple[str, Runner] | None = None
 
     def run(self, request: dict[str, Any]) -> Report:
-        """Run one scenario's points: `scenario`, `endpoint`, `how`, `points`, `at_random`, `seed`."""
+        """Run one scenario's points: `scenario`, `endpoint`, `how`, `points`, `at_random`, `commits`, `seed`."""
         endpoint, how = request["endpoint"], request.get("how", "kill")
         name = f"{request['scenario']}{' on S3' if endpoint else ''}"
         if self.last is None or self.last[0] != name:
@@ -69,7 +70,10 @@ class Server:
         with runner.ready(how):
             report = Report(name if how == "kill" else f"{name}, {how}", runner.steps)
             chance = random.Random(f"{request['seed']} {report.scenario}")  # noqa: S311
-            for point in moments(runner.steps, request["points"], chance, at_random=request["at_random"]):
+            points = moments(runner.steps, request["points"], chance, at_random=request["at_random"])
+            # What is done in two transactions, and should be in one, shows at the step after the first.
+            after = (Point(step=number + 1) for number in runner.commits if request.get("commits"))
+            for point in chain(points, after):
                 stopped, wrong = runner.point(point)
                 report.points += 1
                 report.stopped += stopped

@@ -14,6 +14,12 @@ def test_killing_a_publisher_loses_nothing(stop: Callable[..., None], scenario: 
     stop(scenario)
 
 
+def test_killing_a_publisher_between_two_transactions_publishes_nothing_twice(
+    stop: Callable[..., None],
+) -> None:
+    stop("push", points=0, at_random=0, commits=True)
+
+
 @pytest.mark.parametrize("scenario", [scenario.name for scenario in PUBLISHERS if scenario.s3])
 def test_killing_a_publisher_to_a_bucket_loses_nothing(
     stop: Callable[..., None], scenario: str, s3_endpoint: str

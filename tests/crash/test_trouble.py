@@ -21,4 +21,4 @@ TROUBLE = [
 def test_what_the_system_refuses_is_said_in_one_sentence(
     stop: Callable[..., None], scenario: str, how: str
 ) -> None:
-    stop(scenario, how=how, points=1, at_random=1 if how in FAULTS else 0, most=False)
+    stop(scenario, how=how, points=how in TROUBLES, at_random=how in FAULTS, most=False)
