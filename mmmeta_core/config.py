@@ -25,6 +25,7 @@ from urllib.parse import quote
 import yaml
 
 from mmmeta_core.errors import ConfigError
+from mmmeta_core.trouble import WAYS_OUT
 from mmmeta_core.types import KINDS, Kind, Misfit, coerce
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def _read(path: Path) -> Config:
     except FileNotFoundError:
         return Config()
     except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+        way_out = WAYS_OUT.get(error.errno or 0, "check the disk and run it again")
+        raise ConfigError(f"{path} can't be read ({error.strerror}): {way_out}") from None
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path} is larger than 1 MiB; that is no list of settings")
     try:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import orjson
@@ -145,6 +145,7 @@ class _Run:
         self.columns: Columns = catalog.columns()
         self.inherited = catalog.inherited()
         self.contested: set[Key] = set()
+        self.hidden: set[str] = set()
         self.unsettled: list[Seen] = []
         self._reported = time.monotonic()
 
@@ -221,14 +222,24 @@ class _Run:
         for folder in sorted(unseen):
             self._gone(list(self.scan.folder(folder).values()))
 
-    def _gone(self, seen: list[Seen]) -> None:
-        """Forget files; another file with the same key, if there is one, becomes the document's."""
+    def _gone(self, missed: list[Seen]) -> None:
+        """Forget files; another file with the same key, if there is one, becomes the document's.
+
+        What is at or below a path that could not be looked at may be there all the same, and stays.
+        """
+        seen = [one for one in missed if not self._is_hidden(one.path)]
         if seen:
             keys = {one.key for one in seen if one.key is not None}
             self.contested.update(self.scan.forget(seen, keys))
 
+    def _is_hidden(self, path: str) -> bool:
+        return bool(self.hidden) and any(
+            above in self.hidden for above in ("", path, *map(str, PurePosixPath(path).parents))
+        )
+
     def _unreadable(self, path: str, reason: str) -> None:
-        log.warning("can't look into %s: %s", path, reason)
+        log.warning("can't look into %s: %s", path or self.root, reason)
+        self.hidden.add(path)
 
     # --- read
 

@@ -77,9 +77,11 @@ class IntoDatabase:
             self._opened = self._table = None
 
     def __repr__(self) -> str:
+        return f"<IntoDatabase {self._where()} table={self._name}>"
+
+    def _where(self) -> str:
         # An URL may have a password among its options, too.
-        where = self._url.set(query={}).render_as_string(hide_password=True)
-        return f"<IntoDatabase {where} table={self._name}>"
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
     @property
     def _engine(self) -> Engine:
@@ -228,7 +230,7 @@ class IntoDatabase:
             said = _first_line(error.orig)
             if self._is_away(error):
                 raise UnavailableError(
-                    f"the database of table {self._name!r} can't be used: {said}"
+                    f"the database {self._where()}, table {self._name!r} can't be used: {said}; see to it and run it again"
                 ) from None
             raise DocumentError(f"table {self._name!r} does not take it: {said}") from None
         except SQLAlchemyError as error:

@@ -32,6 +32,7 @@ class Place:
     base: Path
     endpoint: str | None = None
     _objects: dict[str, bytes] = field(default_factory=dict)
+    _contents: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def work(self) -> Path:
@@ -75,10 +76,17 @@ class Place:
                 if path.is_file() and path.name != ".write.lock"
             }
         _, listing = self._ask("GET", f"/{self.bucket}?list-type=2&max-keys=1000")
-        keys = [found.text or "" for found in ElementTree.fromstring(listing).iter(f"{_S3}Key")]  # noqa: S314
-        return {
-            key.removeprefix("archive/"): self._ask("GET", f"/{self.bucket}/{quote(key)}")[1] for key in keys
+        found = {
+            entry.findtext(f"{_S3}Key", ""): entry.findtext(f"{_S3}ETag", "")
+            for entry in ElementTree.fromstring(listing).iter(f"{_S3}Contents")  # noqa: S314
         }
+        return {key.removeprefix("archive/"): self._content(key, etag) for key, etag in found.items()}
+
+    def _content(self, key: str, etag: str) -> bytes:
+        """Return an object's content; one that has this etag is asked for once, for that is its hash."""
+        if etag not in self._contents:
+            self._contents[etag] = self._ask("GET", f"/{self.bucket}/{quote(key)}")[1]
+        return self._contents[etag]
 
     def put(self, name: str, data: bytes) -> None:
         if self.endpoint:

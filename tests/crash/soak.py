@@ -21,6 +21,7 @@ from typing import Any
 
 from shell import environment
 
+from crash.runner import FAULTS, SIGNALS, TROUBLES
 from crash.scenarios import CLIENTS, PUBLISHERS
 
 ALL = 10**9
@@ -38,7 +39,7 @@ def main() -> None:
     )
     folder = Path(tempfile.mkdtemp(prefix="mmmeta-soak-"))
     quick = {"stdout": subprocess.PIPE, "text": True, "cwd": HERE, "env": environment()}
-    total = killed = failed = 0
+    total = stopped = failed = 0
     with (
         subprocess.Popen([sys.executable, "s3server.py"], stderr=subprocess.DEVNULL, **quick) as s3,
         subprocess.Popen(
@@ -52,15 +53,20 @@ def main() -> None:
                     break
                 print(json.dumps(request), file=server.stdin, flush=True)
                 answer: dict[str, Any] = json.loads(server.stdout.readline())
+                if "skipped" in answer:
+                    print(
+                        f"{request['scenario']}, {request['how']}: skipped, {answer['skipped']}", flush=True
+                    )
+                    continue
                 if "error" in answer:
                     failed += 1
                     print(f"FAILED {request}\n{answer['error']}", flush=True)
                     continue
-                total, killed = total + answer["points"], killed + answer["killed"]
+                total, stopped = total + answer["points"], stopped + answer["stopped"]
                 failed += len(answer["failures"])
                 print(
                     f"{time.strftime('%H:%M:%S')} {answer['scenario']}: {answer['points']} points of "
-                    f"{answer['steps']} steps, {answer['killed']} killed, {len(answer['failures'])} failed; "
+                    f"{answer['steps']} steps, {answer['stopped']} stopped, {len(answer['failures'])} failed; "
                     f"{total} in all",
                     flush=True,
                 )
@@ -73,7 +79,7 @@ def main() -> None:
             s3.kill()
             server.kill()
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"{total} points, {killed} processes killed, {failed} failures; seed {seed}")
+    print(f"{total} points, {stopped} processes stopped, {failed} failures; seed {seed}")
     sys.exit(failed > 0 or total == 0)
 
 
@@ -81,8 +87,12 @@ def requests(endpoint: str, seed: str) -> Iterator[dict[str, Any]]:
     """Yield what to ask of `crash.server`: every step once, a bucket's last, then random rounds for ever."""
     places = [(scenario.name, None) for scenario in (*PUBLISHERS, *CLIENTS)]
     places += [(scenario.name, endpoint) for scenario in (*PUBLISHERS, *CLIENTS) if scenario.s3]
+    commands = {scenario.name for scenario in (*PUBLISHERS, *CLIENTS) if scenario.command}
     for name, where in places:
-        yield {"scenario": name, "endpoint": where, "points": ALL, "at_random": 0, "seed": seed}
+        for how in ("kill", *SIGNALS, *FAULTS, *TROUBLES):
+            if how == "kill" or (where is None and (name in commands or how not in SIGNALS)):
+                more = {"how": how, "points": ALL, "at_random": 0, "seed": seed}
+                yield {"scenario": name, "endpoint": where, **more}
     number = 0
     while True:
         number += 1

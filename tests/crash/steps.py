@@ -22,14 +22,15 @@ class Steps:
     """Each file below `base` that is opened for writing, flushed, linked, renamed or removed, each folder that is made,
     each database that is opened, each SQL statement that begins, each piece of an HTTP request that is sent.
 
-    Where `act` is to have them fail (`failing`), only what the system can refuse is one: files and folders, also those
-    that are read.
+    Where `act` is to have them fail (`failing`), only what the system can refuse is one: files and folders, and with
+    `reads` also those that are read.
     """
 
-    def __init__(self, base: Path, act: Act, *, failing: bool = False) -> None:
+    def __init__(self, base: Path, act: Act, *, failing: bool = False, reads: bool = False) -> None:
         self.base = str(base)
         self.act = act
         self.failing = failing
+        self.reads = reads
         self._numbers = itertools.count(1)
         self.taken = 0
 
@@ -53,9 +54,9 @@ class Steps:
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = arguments
-            if (flags & WRITES or self.failing) and self._is_ours(path) and not self._is_metadata(path):
+            if (flags & WRITES or self.reads) and self._is_ours(path) and not self._is_metadata(path):
                 self.take("open", str(path))
-        elif event in CHANGES or (self.failing and event in LOOKS):
+        elif event in CHANGES or (self.reads and event in LOOKS):
             if self._is_ours(arguments[0]):
                 self.take(event, str(arguments[0]))
         elif event == "http.client.send" and not self.failing:

@@ -10,12 +10,12 @@ from crash.scenarios import CLIENTS
 
 
 @pytest.mark.parametrize("scenario", [scenario.name for scenario in CLIENTS])
-def test_killing_a_client_loses_nothing(kill: Callable[..., None], scenario: str) -> None:
-    kill(scenario)
+def test_killing_a_client_loses_nothing(stop: Callable[..., None], scenario: str) -> None:
+    stop(scenario)
 
 
 @pytest.mark.parametrize("scenario", [scenario.name for scenario in CLIENTS if scenario.s3])
 def test_killing_a_client_of_a_bucket_loses_nothing(
-    kill: Callable[..., None], scenario: str, s3_endpoint: str
+    stop: Callable[..., None], scenario: str, s3_endpoint: str
 ) -> None:
-    kill(scenario, endpoint=s3_endpoint, share=0.5)
+    stop(scenario, endpoint=s3_endpoint, points=3, at_random=1)
