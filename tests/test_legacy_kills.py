@@ -105,7 +105,7 @@ def test_a_killed_conversion_is_finished(
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert finish(base, role) == expected, step
         assert kept(base, role) == aside, step
-        assert [path.name for path in base.rglob(".tmp-*")] == [], step
+        assert [path.name for path in (base / role).rglob(".tmp-*")] == [], step
         shutil.rmtree(base)
 
 
