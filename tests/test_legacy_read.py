@@ -349,8 +349,10 @@ def test_state_without_a_catalog_is_left_alone(tmp_path: Path) -> None:
     base = client(tmp_path, "imported BOOLEAN", [{"content_hash": "a"}])
     (base / "_mmmeta/meta.db").unlink()
     (base / "_mmmeta/meta.db-wal").unlink(missing_ok=True)
-    with mmmeta(base) as m, pytest.raises(CatalogError, match="pull first"):
-        m.update()
+    with mmmeta(base) as m:
+        m.push()
+        with pytest.raises(CatalogError, match="pull first"):
+            m.update()
     with closing(sqlite3.connect(base / "_mmmeta/state.db")) as old:
         assert old.execute("SELECT count(*) FROM files").fetchone() == (1,)
     with mmmeta(tmp_path / "publisher", remote=tmp_path / "publisher") as publisher:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mmmeta_core.database.catalog import Catalog
-from mmmeta_core.legacy import layout
 from mmmeta_core.legacy.archive import check_first_push, check_pulled
 from mmmeta_core.legacy.catalog import CatalogConversion, convert_catalog, give_way, set_aside
+from mmmeta_core.legacy.layout import old_catalog, old_state, refuse
 from mmmeta_core.legacy.state import StateConversion, convert_state
 from mmmeta_core.remotes import LocalRemote, Remote
 from mmmeta_core.sync import Replica, read_head
@@ -27,20 +27,20 @@ class Conversion:
 
     def refuse(self) -> None:
         """Raise `CatalogError` while there is something to convert; for what only reads."""
-        layout.refuse(self.replica.paths, self.state_db)
+        refuse(self.replica.paths, self.state_db)
 
     @property
     def has_state(self) -> bool:
         """Whether there is a state db of today."""
-        return self.state_db.exists() and layout.old_state(self.replica.paths, self.state_db) is None
+        return self.state_db.exists() and old_state(self.replica.paths, self.state_db) is None
 
     @property
     def has_old_catalog(self) -> bool:
         """Whether the catalog is still to be converted."""
-        return layout.old_catalog(self.replica.paths) is not None
+        return old_catalog(self.replica.paths) is not None
 
-    def catalog(self, *, publishes: bool = False) -> None:
-        """Convert the catalog; with `publishes`, its documents wait for the next push."""
+    def begin(self, *, publishes: bool = False) -> None:
+        """Convert the catalog, before a verb works on it; with `publishes`, its documents wait for the next push."""
         converted = convert_catalog(self.replica.paths)
         if converted is not None:
             self.done.append(converted)
@@ -48,9 +48,15 @@ class Conversion:
             with self.replica.catalog() as catalog:
                 catalog.publish_inherited()
 
-    def state(self, catalog: Catalog) -> None:
+    def finish(self) -> None:
+        """Convert the client's state, if it still is to be, on the catalog that a verb has brought."""
+        if old_state(self.replica.paths, self.state_db) is not None and self.replica.paths.meta.exists():
+            with self.replica.catalog() as catalog:
+                self.state(catalog, needed=False)
+
+    def state(self, catalog: Catalog, *, needed: bool = True) -> None:
         """Convert the client's state, on the catalog that is to be merged into it."""
-        converted = convert_state(self.replica.paths, self.state_db, catalog)
+        converted = convert_state(self.replica.paths, self.state_db, catalog, needed=needed)
         if converted is not None:
             self.done.append(converted)
 
@@ -61,7 +67,7 @@ class Conversion:
             if not set_aside(self.replica.paths):
                 give_way(self.replica.paths, remote.url)
         else:
-            self.catalog()
+            self.begin()
 
     def after_pull(self, remote: Remote, revision: int, *, publishes: bool) -> None:
         """Raise `CatalogError` for a client whose remote is still to be converted by its publisher."""
