@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.legacy import layout
 from mmmeta_core.legacy.archive import check_first_push, check_pulled
 from mmmeta_core.legacy.catalog import CatalogConversion, convert_catalog, give_way, set_aside
-from mmmeta_core.legacy.layout import old_catalog, old_state, refuse
 from mmmeta_core.legacy.state import StateConversion, convert_state
 from mmmeta_core.remotes import LocalRemote, Remote
 from mmmeta_core.sync import Replica, read_head
@@ -27,17 +27,17 @@ class Conversion:
 
     def refuse(self) -> None:
         """Raise `CatalogError` while there is something to convert; for what only reads."""
-        refuse(self.replica.paths, self.state_db)
+        layout.refuse(self.replica.paths, self.state_db)
 
     @property
     def has_state(self) -> bool:
         """Whether there is a state db of today."""
-        return self.state_db.exists() and old_state(self.replica.paths, self.state_db) is None
+        return self.state_db.exists() and layout.old_state(self.replica.paths, self.state_db) is None
 
     @property
     def has_old_catalog(self) -> bool:
         """Whether the catalog is still to be converted."""
-        return old_catalog(self.replica.paths) is not None
+        return layout.old_catalog(self.replica.paths) is not None
 
     def begin(self, *, publishes: bool = False) -> None:
         """Convert the catalog, before a verb works on it; with `publishes`, its documents wait for the next push."""
@@ -50,7 +50,7 @@ class Conversion:
 
     def finish(self) -> None:
         """Convert the client's state, if it still is to be, on the catalog that a verb has brought."""
-        if old_state(self.replica.paths, self.state_db) is not None and self.replica.paths.meta.exists():
+        if layout.old_state(self.replica.paths, self.state_db) is not None and self.replica.paths.meta.exists():
             with self.replica.catalog() as catalog:
                 self.state(catalog, needed=False)
 
