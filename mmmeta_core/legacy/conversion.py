@@ -50,7 +50,10 @@ class Conversion:
 
     def finish(self) -> None:
         """Convert the client's state, if it still is to be, on the catalog that a verb has brought."""
-        if layout.old_state(self.replica.paths, self.state_db) is not None and self.replica.paths.meta.exists():
+        if (
+            layout.old_state(self.replica.paths, self.state_db) is not None
+            and self.replica.paths.meta.exists()
+        ):
             with self.replica.catalog() as catalog:
                 self.state(catalog, needed=False)
 
