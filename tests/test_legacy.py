@@ -98,6 +98,7 @@ def test_what_a_client_has_imported_stays_imported(tmp_path: Path, version: str,
     with mmmeta(copy(tmp_path, version, "client"), remote=remote) as client:
         assert client.poll().changed
         client.pull()
+        assert client.inspect().state_revision == 1, "who pulls and looks finds no old state in the way"
         client.update()
         (converted,) = client.converted
         assert isinstance(converted, StateConversion)

@@ -345,6 +345,20 @@ def test_documents_that_the_archive_lacks_count_as_deleted_and_keep_their_state(
         assert len(m.converted) == 1
 
 
+def test_documents_of_a_stale_copy_go_with_the_first_pull(tmp_path: Path) -> None:
+    base = client(tmp_path, "imported BOOLEAN", [{"content_hash": "a", "imported": 1}, {"content_hash": "b"}])
+    with mmmeta(base) as m:
+        m.update()
+        assert m.files.count() == 2
+    with mmmeta(tmp_path / "publisher", remote=tmp_path / "publisher") as publisher:
+        publisher.files.insert(content_hash="b", title="B")
+        publisher.push()
+    with mmmeta(base, remote=tmp_path / "publisher") as m:
+        m.sync()
+        assert [file["title"] for file in m.files.find()] == ["B"]
+        assert [(file.key, file["imported"]) for file in m.files.find(deleted=True)] == [("a", True)]
+
+
 def test_state_without_a_catalog_is_left_alone(tmp_path: Path) -> None:
     base = client(tmp_path, "imported BOOLEAN", [{"content_hash": "a"}])
     (base / "_mmmeta/meta.db").unlink()
@@ -401,7 +415,7 @@ def test_keys_that_0_4_read_as_numbers_find_their_documents(tmp_path: Path) -> N
     [
         ("7", True, False), ("-7", True, False), ("0.5", True, False), ("1e-05", True, False), ("007", False, False),
         ("7.50", False, False), ("1_0", False, False), ("", False, False), ("٣", False, False), ("nan", False, False),
-        ("-", False, False), ("[1, 2]", False, True), ("['a', None]", False, True), ("[a]", False, False),
+        ("-", False, False), ("[1, 2]", False, True), ("['a', None]", False, True), ("[a]", False, False), (r"['\d', 1is 2]", False, False),
         ("[" * 500, False, False),
         ("2021-01-01", False, False), ("1" * 30, True, False), ("1e400", False, False),
     ],
