@@ -18,7 +18,7 @@ from mmmeta_core import mmmeta
 
 OLD = Path(__file__).parent / "golden" / "old"
 KILLED = Path(__file__).parent / "killed.py"
-POINTS = int(os.environ.get("CRASH_POINTS", "3"))
+POINTS = int(os.environ.get("CRASH_POINTS", "2"))
 """How many moments of each verb a process is killed at; a very large number means all."""
 
 
