@@ -669,8 +669,9 @@ class Metadir:
             for folder in (self.paths.root, self.paths.store, self.paths.past):
                 sweep(folder)
             if converts:
-                self._old.catalog(publishes=publishes)
+                self._old.begin(publishes=publishes)
             yield
+            self._old.finish()
 
     @contextmanager
     def _edit(self) -> Iterator[Catalog]:

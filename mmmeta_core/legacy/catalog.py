@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from mmmeta_core.atomic import fsync_folder, temporary, write_atomic
+from mmmeta_core.atomic import fsync_file, fsync_folder, temporary
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
 from mmmeta_core.database.columns import RESCUED, Columns
@@ -214,9 +214,11 @@ def _keep(paths: Paths, folder: Path, result: CatalogConversion) -> None:
     if paths.meta.exists():
         keep(paths.meta, folder)
     set_store_keys_aside(paths, folder)
-    write_atomic(
-        folder / REPORT, orjson.dumps(asdict(result), default=str, option=orjson.OPT_INDENT_2) + b"\n"
-    )
+    with temporary(paths.root) as draft:  # not in the folder, where nobody would clear it away
+        draft.write_bytes(orjson.dumps(asdict(result), default=str, option=orjson.OPT_INDENT_2) + b"\n")
+        fsync_file(draft)
+        draft.replace(folder / REPORT)
+    fsync_folder(folder)
 
 
 def _tidy(paths: Paths) -> None:

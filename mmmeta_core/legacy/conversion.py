@@ -40,8 +40,8 @@ class Conversion:
         """Whether the catalog is still to be converted."""
         return layout.old_catalog(self.replica.paths) is not None
 
-    def catalog(self, *, publishes: bool = False) -> None:
-        """Convert the catalog; with `publishes`, its documents wait for the next push."""
+    def begin(self, *, publishes: bool = False) -> None:
+        """Convert the catalog, before a verb works on it; with `publishes`, its documents wait for the next push."""
         converted = convert_catalog(self.replica.paths)
         if converted is not None:
             self.done.append(converted)
@@ -49,9 +49,18 @@ class Conversion:
             with self.replica.catalog() as catalog:
                 catalog.publish_inherited()
 
-    def state(self, catalog: Catalog) -> None:
+    def finish(self) -> None:
+        """Convert the client's state, if it still is to be, on the catalog that a verb has brought."""
+        if (
+            layout.old_state(self.replica.paths, self.state_db) is not None
+            and self.replica.paths.meta.exists()
+        ):
+            with self.replica.catalog() as catalog:
+                self.state(catalog, needed=False)
+
+    def state(self, catalog: Catalog, *, needed: bool = True) -> None:
         """Convert the client's state, on the catalog that is to be merged into it."""
-        converted = convert_state(self.replica.paths, self.state_db, catalog)
+        converted = convert_state(self.replica.paths, self.state_db, catalog, needed=needed)
         if converted is not None:
             self.done.append(converted)
 
@@ -62,7 +71,7 @@ class Conversion:
             if not set_aside(self.replica.paths):
                 give_way(self.replica.paths, remote.url)
         else:
-            self.catalog()
+            self.begin()
 
     def after_pull(self, remote: Remote, revision: int, *, publishes: bool) -> None:
         """Raise `CatalogError` for a client whose remote is still to be converted by its publisher."""

@@ -123,7 +123,7 @@ def keep(path: Path, folder: Path) -> Path:
     try:
         os.link(path, kept)
     except OSError:  # a file system without links, or another one
-        with temporary(folder) as draft:
+        with temporary(folder.parent) as draft:
             shutil.copyfile(path, draft)
             fsync_file(draft)
             draft.replace(kept)

@@ -7,6 +7,7 @@ import csv
 import json
 import sqlite3
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -340,7 +341,8 @@ def list_of(text: str) -> list[Any] | None:
     readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
     for read in readers:
         try:
-            value = read(text)
+            with warnings.catch_warnings(action="ignore"):  # the text is nobody's program
+                value = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(value, list):

@@ -58,9 +58,13 @@ class StateConversion:
     shared: int
 
 
-def convert_state(paths: Paths, state_db: Path, catalog: Catalog) -> StateConversion | None:
+def convert_state(
+    paths: Paths, state_db: Path, catalog: Catalog, *, needed: bool = False
+) -> StateConversion | None:
     """Convert the client's state if an old version wrote it; else return None.
 
+    It waits for a catalog that has documents, so that none of them counts as deleted before the first pull; when it is
+    `needed`, that is a `CatalogError`.
     All or nothing: a run that is killed leaves the old state as it was. The caller holds the metadir's lock.
     Raises `CatalogError`.
     """
@@ -73,6 +77,8 @@ def convert_state(paths: Paths, state_db: Path, catalog: Catalog) -> StateConver
     state_db.parent.mkdir(parents=True, exist_ok=True)
     with held(source) as old, temporary(state_db.parent) as draft:
         if catalog.count(deleted=None) == 0 and old.execute("SELECT 1 FROM files").fetchone():
+            if not needed:
+                return None
             raise CatalogError(
                 f"{source} was written by mmmeta {version}, and there is no catalog yet that has its documents: pull "
                 "first (docs/upgrade.md says what to do where there never was one)"
