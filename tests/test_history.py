@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -334,3 +336,43 @@ def test_the_commands(open_metadir: Open, tmp_path: Path, remote_url: str) -> No
         "what": "changed",
         "columns": {"tags": {"old": None, "new": ["x"]}, "title": {"old": "A", "new": "A2"}},
     }
+
+
+# --- docs/history.md
+
+DOCUMENT = (Path(__file__).parent.parent / "docs/history.md").read_text(encoding="utf-8")
+
+
+def test_what_the_document_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive/lease.pdf").write_text("the lease")
+    with mmmeta("publisher", remote="archive") as publisher:
+        contract = doc("contract-7", document_type="contract", title="Lease", file_name="lease.pdf")
+        publish(publisher, contract, doc("b", title="B"))
+        publish(publisher, doc("contract-7", title="Lease, signed"))
+    names: dict[str, Any] = {"mmmeta": mmmeta}
+    blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "docs/history.md", "exec"), names)  # noqa: S102 - it is ours
+    names["m"].close()
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[:2]] == ["2", "1"]
+    assert said[2:] == [
+        "2 changed ('title',)",
+        "1 added ('document_type', 'file_name', 'title')",
+        "changed contract-7 {'title': ('Lease', 'Lease, signed')}",
+        "Lease 1",
+    ]
+    lines = re.findall(r"^    mmmeta (.*)$", DOCUMENT, re.MULTILINE)
+    assert len(lines) == 7
+    results = [shell(*shlex.split(line), cwd=tmp_path) for line in lines]
+    assert [result.returncode for result in results] == [0] * len(lines), results
+    log, touches, diff, *pruned, purge_told, purged = (result.stdout for result in results)
+    assert len(log.splitlines()) == len(touches.splitlines()) == 2
+    assert diff == "changed\tcontract-7\ttitle\n"
+    assert all(line.startswith("segments 0, ") for line in pruned)
+    assert purge_told == "documents 1, revision 2, segments 2\nfile: lease.pdf\n"
+    assert purged == "documents 1, revision 3, segments 2\nfile: lease.pdf\n"
+    assert not (tmp_path / "archive/lease.pdf").exists()

@@ -107,7 +107,6 @@ def test_no_byte_is_left_anywhere(open_metadir: Open, remote: Remote, tmp_path: 
     assert [touch.what for touch in client.log(key="bad")] == ["purged"]
     with pytest.raises(LogError, match="was pruned"):
         client.files.as_of(4)
-    assert list(client.verify(documents=0).findings) == [] or log_of(remote)[0] > 1
 
     again = publisher.purge(["bad"], reason=REASON)
     assert (again.documents, again.revision, again.segments) == (0, 6, 0)
