@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,6 +72,7 @@ def test_the_log_tells_who_published_what(open_metadir: Open) -> None:
     assert not (client.path / "_mmmeta").exists(), "looking at the log changes nothing"
 
 
+@on_folder
 def test_the_log_of_one_document(open_metadir: Open) -> None:
     publisher = open_metadir("publisher")
     tell(publisher)
@@ -81,6 +84,7 @@ def test_the_log_of_one_document(open_metadir: Open) -> None:
     assert len(list(publisher.log(key=7))) == len(list(publisher.log(key=["7", 7]))) == 1
 
 
+@on_folder
 def test_settings_are_in_the_log(open_metadir: Open, remote: Remote) -> None:
     publisher = open_metadir("publisher")
     publish(publisher, doc("a"))
@@ -190,6 +194,7 @@ def test_documents_as_they_were(open_metadir: Open) -> None:
     assert len(client.files.as_of(1)) == 2
 
 
+@on_folder
 def test_the_past_is_not_written_to(open_metadir: Open) -> None:
     m = open_metadir("m")
     tell(m)
@@ -208,6 +213,7 @@ def test_the_past_is_not_written_to(open_metadir: Open) -> None:
     assert (m.files.count(), m.inspect().pending) == (2, 0)
 
 
+@on_folder
 def test_revisions_that_can_not_be_shown(open_metadir: Open) -> None:
     m, client = open_metadir("m"), open_metadir("client")
     with pytest.raises(LogError, match="nothing was published"):
@@ -244,6 +250,7 @@ def test_the_past_is_made_once_and_the_last_few_are_kept(open_metadir: Open, rem
     assert {file.key for file in client.files.as_of(1)} == {"a"}, "one that had to make room"
 
 
+@on_folder
 def test_the_past_of_a_publisher_leaves_out_what_waits(open_metadir: Open) -> None:
     m = open_metadir("m")
     publish(m, doc("a", title="published"))
@@ -253,6 +260,7 @@ def test_the_past_of_a_publisher_leaves_out_what_waits(open_metadir: Open) -> No
     assert [file["title"] for file in m.files.find(order_by="content_hash")] == ["waits", "waits"]
 
 
+@on_folder
 def test_the_past_of_another_archive_is_not_shown(open_metadir: Open, tmp_path: Path) -> None:
     m = open_metadir("m")
     publish(m, doc("a", title="first archive"))
@@ -269,6 +277,7 @@ def test_the_past_of_another_archive_is_not_shown(open_metadir: Open, tmp_path: 
 # --- differences
 
 
+@on_folder
 def test_what_differs_between_two_revisions(open_metadir: Open) -> None:
     publisher, client = open_metadir("publisher"), open_metadir("client")
     tell(publisher)
@@ -290,6 +299,7 @@ def test_what_differs_between_two_revisions(open_metadir: Open) -> None:
         client.diff(1, 9)
 
 
+@on_folder
 def test_a_document_that_changed_and_changed_back_does_not_differ(open_metadir: Open) -> None:
     m = open_metadir("m")
     for title in ("one", "two", "one"):
@@ -326,6 +336,43 @@ def test_the_commands(open_metadir: Open, tmp_path: Path, remote_url: str) -> No
         "what": "changed",
         "columns": {"tags": {"old": None, "new": ["x"]}, "title": {"old": "A", "new": "A2"}},
     }
-    result = shell("--metadir", "client", "--remote", remote_url, "diff", "1", "9", cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "revision 9 does not exist yet" in result.stderr
+
+
+# --- docs/history.md
+
+DOCUMENT = (Path(__file__).parent.parent / "docs/history.md").read_text(encoding="utf-8")
+
+
+def test_what_the_document_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive/lease.pdf").write_text("the lease")
+    with mmmeta("publisher", remote="archive") as publisher:
+        contract = doc("contract-7", document_type="contract", title="Lease", file_name="lease.pdf")
+        publish(publisher, contract, doc("b", title="B"))
+        publish(publisher, doc("contract-7", title="Lease, signed"))
+    names: dict[str, Any] = {"mmmeta": mmmeta}
+    blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "docs/history.md", "exec"), names)  # noqa: S102 - it is ours
+    names["m"].close()
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[:2]] == ["2", "1"]
+    assert said[2:] == [
+        "2 changed ('title',)",
+        "1 added ('document_type', 'file_name', 'title')",
+        "changed contract-7 {'title': ('Lease', 'Lease, signed')}",
+        "Lease 1",
+    ]
+    lines = re.findall(r"^    mmmeta (.*)$", DOCUMENT, re.MULTILINE)
+    assert len(lines) == 7
+    results = [shell(*shlex.split(line), cwd=tmp_path) for line in lines]
+    assert [result.returncode for result in results] == [0] * len(lines), results
+    log, touches, diff, *pruned, purge_told, purged = (result.stdout for result in results)
+    assert len(log.splitlines()) == len(touches.splitlines()) == 2
+    assert diff == "changed\tcontract-7\ttitle\n"
+    assert all(line.startswith("segments 0, ") for line in pruned)
+    assert purge_told == "documents 1, revision 2, segments 2\nfile: lease.pdf\n"
+    assert purged == "documents 1, revision 3, segments 2\nfile: lease.pdf\n"
+    assert not (tmp_path / "archive/lease.pdf").exists()
