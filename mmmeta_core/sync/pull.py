@@ -17,11 +17,11 @@ from mmmeta_core.head import Head, Snapshot, parse_head
 from mmmeta_core.paths import HEAD, META_DB, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.sync.replica import Replica
+from mmmeta_core.sync.segments import comes_otherwise, fetch_segment, missing
 from mmmeta_core.types import Progress
 
 log = logging.getLogger(__name__)
 
-MAX_SEGMENT_BYTES: Final = 4 * 1024**3
 _REQUEST_BYTES: Final = 20_000
 """What one more request is worth in bytes, when log and snapshot are compared."""
 _SNAPSHOT_TRIES: Final = 3
@@ -62,7 +62,8 @@ def pull(
     unless `probe` asks to look for a next segment all the same. Each segment is applied in one transaction, so a
     kill leaves a whole revision and the next pull goes on from there. Local changes that wait to be published are
     kept on top. The caller holds the metadir's lock. Raises `LogError` for a missing, damaged or foreign
-    segment, and `RemoteError`; then the catalog is at the last good revision.
+    segment, and `RemoteError`; then the catalog is at the last good revision. A missing one is a
+    `RemoteUnreachableError` where a cache may be what misses it.
     """
     started = time.monotonic()
     came = _Came(progress=progress)
@@ -93,6 +94,10 @@ def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, 
         return None, "", False
     if blob is None:
         return None, etag or "", True
+    try:
+        return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
+    except LogError:
+        blob = remote.read(name) or blob  # it may have come in part, from a store that calls that whole
     return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
 
 
@@ -108,7 +113,7 @@ def _pull(replica: Replica, remote: Remote, came: _Came, probe: bool) -> Positio
             _start(replica, head, remote)
         if _snapshot_pays(head, position):
             _take_snapshot(replica, remote, head, came)
-    position = _replay(replica, remote, head, came)
+    position = _replay(replica, remote, head, came, probe)
     complete = head is not None and head.revision == position.revision
     if complete or (known and not (unchanged and not came.segments)):
         with replica.catalog() as catalog:
@@ -173,7 +178,7 @@ def _take_snapshot(replica: Replica, remote: Remote, head: Head, came: _Came) ->
         there = remote.stat(remote_name(META_DB))
         if there is not None and there.size == snapshot.size:
             with temporary(replica.paths.root) as draft:
-                came.bytes += remote.fetch(remote_name(META_DB), draft)
+                came.bytes += remote.fetch(remote_name(META_DB), draft, limit=snapshot.size)
                 if digest_of(draft) == snapshot.sha256:
                     check_whole(draft)
                     _adopt(replica, remote, draft, snapshot, head)
@@ -204,7 +209,7 @@ def _adopt(replica: Replica, remote: Remote, draft: Path, snapshot: Snapshot, he
             catalog.set_local(config=synced)
 
 
-def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came) -> Position:
+def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came, probe: bool) -> Position:
     """Fetch and apply segments until there is no next one."""
     if not replica.paths.root.is_dir():
         if head is None:
@@ -212,43 +217,50 @@ def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came) ->
         replica.paths.root.mkdir(parents=True)
     while True:
         position, _ = _here(replica)
-        name = segment_name(position.revision + 1)
-        with temporary(replica.paths.root) as draft:
-            try:
-                came.bytes += remote.fetch(remote_name(name), draft, limit=MAX_SEGMENT_BYTES)
-            except RemoteNotFoundError:
-                if head is None or position.revision >= head.revision:
-                    return position
-                behind = head.snapshot is not None and head.snapshot.revision > position.revision
-                if behind and _take_snapshot(replica, remote, head, came):
-                    continue
-                raise LogError(
-                    f"segment {remote.url}/{remote_name(name)} is missing, but head.json names revision "
-                    f"{head.revision}; nothing after revision {position.revision} was applied. Restore the segment "
-                    "from a backup of the archive"
-                ) from None
-            source = f"{remote.url}/{remote_name(name)}"
-            if (
-                head is not None
-                and position.revision + 1 == head.revision
-                and digest_of(draft) != head.digest
-            ):
-                raise LogError(
-                    f"segment {source} is not the one that head.json names: it is damaged or was replaced; nothing "
-                    "was changed. Restore it from a backup of the archive"
-                )
-            came.documents += _apply(replica, draft, source, position)
+        if remote.is_cached and not probe and head is not None and position.revision == head.revision:
+            return position  # to ask for the next one would have a cache remember that it is not there
+        behind = head is not None and head.snapshot is not None and head.snapshot.revision > position.revision
+        try:
+            _next(replica, remote, head, came, position, wait=not behind)
+        except RemoteNotFoundError:
+            if head is None or position.revision >= head.revision:
+                return position
+            if behind and _take_snapshot(replica, remote, head, came):
+                continue
+            raise missing(remote, position.revision + 1, head) from None
         came.segments += 1
         if came.progress is not None:
             left = max(head.revision - position.revision - 1, 0) if head is not None else 0
             came.progress(came.segments, came.segments + left)
 
 
-def _apply(replica: Replica, draft: Path, source: str, position: Position) -> int:
+def _next(
+    replica: Replica, remote: Remote, head: Head | None, came: _Came, position: Position, *, wait: bool
+) -> None:
+    """Fetch and apply the segment after `position`. Raises `RemoteNotFoundError`, `LogError`."""
+    revision = position.revision + 1
+    source = f"{remote.url}/{remote_name(segment_name(revision))}"
+    with temporary(replica.paths.root) as draft:
+        came.bytes += fetch_segment(remote, revision, draft, head, wait=wait)
+        try:
+            documents = _apply(replica, draft, source, position, head)
+        except LogError:
+            if not comes_otherwise(remote, revision, draft):
+                raise
+            documents = _apply(replica, draft, source, position, head)
+        came.documents += documents
+
+
+def _apply(replica: Replica, draft: Path, source: str, position: Position, head: Head | None) -> int:
     """Apply one segment: documents, store and settings, or nothing.
 
     Files are written last before the transaction ends; should this be killed in between, they are taken again.
     """
+    if head is not None and position.revision + 1 == head.revision and digest_of(draft) != head.digest:
+        raise LogError(
+            f"segment {source} is not the one that head.json names: it is damaged or was replaced; nothing "
+            "was changed. Restore it from a backup of the archive"
+        )
     with open_segment(draft, source) as (header, _):
         check_follows(header, position, source)
         if position.revision == 0:

@@ -25,6 +25,7 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.errors import (
     ConflictError,
+    LogError,
     RemoteError,
     RemoteNotFoundError,
     RemoteUnreachableError,
@@ -34,8 +35,9 @@ from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
 from mmmeta_core.store import decode_value, encode_value
 from mmmeta_core.sync.hints import write_hints
-from mmmeta_core.sync.pull import MAX_SEGMENT_BYTES, pull
+from mmmeta_core.sync.pull import pull
 from mmmeta_core.sync.replica import TIMESTAMP, Replica, digest
+from mmmeta_core.sync.segments import MAX_SEGMENT_BYTES
 from mmmeta_core.types import format_time, never, to_utc, utcnow
 
 log = logging.getLogger(__name__)
@@ -195,20 +197,26 @@ def _commit(remote: Remote, written: Written, draft: Path) -> bool:
         created = remote.create(name, draft)
     except RemoteUnreachableError:
         # The reply may be lost while the segment is there.
-        try:
-            if _is_mine(remote, name, written):
-                return True
-        except RemoteNotFoundError:
-            pass
+        if _is_mine(remote, name, written):
+            return True
         raise
     return created or _is_mine(remote, name, written)
 
 
 def _is_mine(remote: Remote, name: str, written: Written) -> bool:
+    """Whether the segment that is there is this one; False also when there is none after all."""
     with temporary(written.path.parent) as theirs:
-        remote.fetch(name, theirs, limit=MAX_SEGMENT_BYTES)
-        with open_segment(theirs, f"{remote.url}/{name}") as (header, _):
-            return header.commit == written.header.commit
+        for is_last in (False, True):
+            try:
+                remote.fetch(name, theirs, limit=MAX_SEGMENT_BYTES)
+                with open_segment(theirs, f"{remote.url}/{name}") as (header, _):
+                    return header.commit == written.header.commit
+            except RemoteNotFoundError:
+                return False
+            except LogError:  # it may have come in part
+                if is_last:
+                    raise
+    raise AssertionError
 
 
 def _note(replica: Replica, catalog: Catalog, written: Written) -> None:
