@@ -175,6 +175,10 @@ def _spoilt(
     return headers, data, len(data)
 
 
+def _delay(fault: Fault) -> float:
+    return fault.seconds if isinstance(fault, Delay) else 0
+
+
 def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -196,7 +200,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             if self.command == "GET":
                 status, headers, data = _recalled(proxy, request, fault, (status, headers, data))
             headers, shown, size = _spoilt(fault, headers, data)
-            self.answer(status, headers, shown, size, fault.seconds if isinstance(fault, Delay) else 0)
+            self.answer(status, headers, shown, size, _delay(fault))
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815
 
