@@ -175,6 +175,17 @@ def _spoilt(
     return headers, data, len(data)
 
 
+def _forward(target: str, request: Request, body: bytes) -> Reply:
+    connection = http.client.HTTPConnection(urlsplit(target).netloc)
+    skipped = ("connection", "expect", "transfer-encoding")
+    headers = {k: v for k, v in request.headers.items() if k.lower() not in skipped}
+    connection.request(request.method, request.path, body, headers)
+    reply = connection.getresponse()
+    data = reply.read()
+    connection.close()
+    return reply.status, reply.getheaders(), data
+
+
 def _delay(fault: Fault) -> float:
     return fault.seconds if isinstance(fault, Delay) else 0
 
@@ -193,7 +204,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 text = f"<Error><Code>{fault.code}</Code><Message>{fault.message}</Message></Error>".encode()
                 self.answer(fault.status, [("Content-Type", "application/xml")], text, len(text))
                 return
-            status, headers, data = self.forward(body)
+            status, headers, data = _forward(proxy.target, request, body)
             if isinstance(fault, Lose):
                 proxy.after(request)
                 return
@@ -203,16 +214,6 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             self.answer(status, headers, shown, size, _delay(fault))
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815
-
-        def forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-            connection = http.client.HTTPConnection(urlsplit(proxy.target).netloc)
-            skipped = ("connection", "expect", "transfer-encoding")
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in skipped}
-            connection.request(self.command, self.path, body, headers)
-            reply = connection.getresponse()
-            data = reply.read()
-            connection.close()
-            return reply.status, reply.getheaders(), data
 
         def answer(
             self, status: int, headers: list[tuple[str, str]], data: bytes, size: int, delay: float = 0
