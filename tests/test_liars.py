@@ -121,9 +121,7 @@ def test_a_commit_is_made_once_whatever_the_store_says_of_it(
     assert [[line["key"] for line in lines] for _, *lines, _ in log_of(direct, tmp_path)] == [["a"]]
 
 
-@pytest.mark.parametrize(
-    "fault", [Refuse(503, "SlowDown"), Refuse(500, "InternalError"), Refuse(429, "TooMany")]
-)
+@pytest.mark.parametrize("fault", [Refuse(503, "SlowDown"), Refuse(429, "TooMany")])
 def test_a_commit_that_was_refused_is_made_with_the_next_push(
     opened: Open, proxy: Proxy, direct: Remote, tmp_path: Path, fault: Fault
 ) -> None:
