@@ -64,6 +64,10 @@ def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, 
         return None, "", False
     if blob is None:
         return None, etag or "", True
+    try:
+        return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
+    except LogError:
+        blob = remote.read(name) or blob  # it may have come in part, from a store that calls that whole
     return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
 
 

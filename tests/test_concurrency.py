@@ -22,7 +22,7 @@ from mmmeta_core import CatalogError, mmmeta
 from mmmeta_core.database import sqlite
 
 ROUNDS = int(os.environ.get("MMMETA_ROUNDS", "1"))
-DOCUMENTS = 60
+DOCUMENTS = 30
 SECONDS = 120 * ROUNDS
 
 BEGIN = """
@@ -63,6 +63,7 @@ while True:
         revisions.append(pushed.revision)
     if ended:
         break
+    time.sleep(0.01)
 told = {"revisions": revisions}
 """
 
@@ -78,6 +79,7 @@ while True:
         told["revisions"].append(done.revision)
     if ended:
         break
+    time.sleep(0.01)
 """
 
 READ = """
@@ -88,6 +90,7 @@ while seen[-1] < newest:
     assert len(set(turns)) == 1, turns
     assert turns[0] >= seen[-1], (turns[0], seen)
     seen.append(turns[0])
+    time.sleep(0.01)
 told = {"seen": seen}
 """
 
@@ -115,6 +118,7 @@ while True:
     assert result.failed == 0
     if ended and not result.left:
         break
+    time.sleep(0.01)
 """
 
 OPEN = """
@@ -122,7 +126,7 @@ barrier = Path(arguments[0])
 for turn in range(int(arguments[1])):
     (barrier / f"{turn}-{os.getpid()}").touch()
     while len(list(barrier.glob(f"{turn}-*"))) < int(arguments[2]):
-        time.sleep(0)
+        time.sleep(0.001)
     with mmmeta(Path(path) / str(turn)) as m:
         assert (m.state_revision, m.revision, m.inspect().files) == (0, 0, 0)
 """
@@ -180,7 +184,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_generate_and_two_pushes_of_one_metadir_at_once(tmp_path: Path, remote_url: str) -> None:
     (tmp_path / "documents").mkdir()
-    turns, ended = 8 * ROUNDS, tmp_path / "ended"
+    turns, ended = 6 * ROUNDS, tmp_path / "ended"
     publisher = tmp_path / "publisher"
     generated, *pushed = run(
         publisher, remote_url, (GENERATE, turns, ended), (PUSH, "one", ended), (PUSH, "two", ended)
@@ -199,7 +203,7 @@ def test_generate_and_two_pushes_of_one_metadir_at_once(tmp_path: Path, remote_u
 
 
 def test_readers_see_whole_revisions_while_two_updates_are_made(tmp_path: Path, folder: Path) -> None:
-    turns, ended, client = 12 * ROUNDS, tmp_path / "ended", tmp_path / "client"
+    turns, ended, client = 6 * ROUNDS, tmp_path / "ended", tmp_path / "client"
     with mmmeta(tmp_path / "publisher", remote=folder) as publisher:
 
         def publish(turn: int) -> None:
@@ -228,7 +232,7 @@ def test_readers_see_whole_revisions_while_two_updates_are_made(tmp_path: Path, 
 
 def test_process_update_and_save_at_once(tmp_path: Path, folder: Path) -> None:
     """Each document is handled once, and no column that anybody saved is lost."""
-    turns, ended, handled = 8 * ROUNDS, tmp_path / "ended", tmp_path / "handled"
+    turns, ended, handled = 5 * ROUNDS, tmp_path / "ended", tmp_path / "handled"
     client = tmp_path / "client"
     with mmmeta(tmp_path / "publisher", remote=folder) as publisher:
 
@@ -270,9 +274,9 @@ def test_process_update_and_save_at_once(tmp_path: Path, folder: Path) -> None:
 def test_many_processes_may_be_the_first(tmp_path: Path) -> None:
     """To make a database WAL, SQLite wants it for itself and does not wait; and who makes tables may be watched."""
     (tmp_path / "barrier").mkdir()
-    for turn in range(30 * ROUNDS):
+    for turn in range(15 * ROUNDS):
         (tmp_path / "metadir" / str(turn) / "_mmmeta").mkdir(parents=True)
-    job = (OPEN, tmp_path / "barrier", 30 * ROUNDS, 6)
+    job = (OPEN, tmp_path / "barrier", 15 * ROUNDS, 6)
     run(tmp_path / "metadir", tmp_path / "barrier", *[job] * 6)
 
 

@@ -556,8 +556,8 @@ def snapshots_are_due_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 Archive.TestCase.settings = settings(
-    max_examples=12 * ROUNDS,
-    stateful_step_count=40,
+    max_examples=7 * ROUNDS,
+    stateful_step_count=40 if ROUNDS == 1 else 60,
     deadline=None,
     derandomize=ROUNDS == 1,
     print_blob=True,

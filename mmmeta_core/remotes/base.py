@@ -83,6 +83,9 @@ class Remote(ABC):
     can_write: ClassVar[bool] = True
     """Whether anything can be written, by whoever may."""
 
+    is_cached: ClassVar[bool] = False
+    """Whether a cache may be between, which can remember for a while that an object was not there."""
+
     @property
     def identity(self) -> str:
         """What tells this place from others, for notes that are kept about it. Holds no credential either."""

@@ -47,6 +47,7 @@ class HttpRemote(Remote):
 
     can_list: ClassVar[bool] = False
     can_write: ClassVar[bool] = False
+    is_cached: ClassVar[bool] = True
 
     def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
         self.url = _parsed(url)

@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mmmeta_core.atomic import temporary
-from mmmeta_core.changelog import (
-    MAX_SEGMENT_BYTES,
-    check_follows,
-    digest_of,
-    open_segment,
-    replay_segment,
-    segment_name,
-)
+from mmmeta_core.changelog import check_follows, digest_of, open_segment, replay_segment, segment_name
 from mmmeta_core.database.catalog import Position
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError, RemoteNotFoundError
@@ -24,6 +17,7 @@ from mmmeta_core.head import Head, read_head
 from mmmeta_core.paths import HEAD, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.sync.replica import Replica
+from mmmeta_core.sync.segments import comes_otherwise, fetch_segment, missing
 from mmmeta_core.sync.snapshot import Came, take_snapshot
 from mmmeta_core.types import Progress
 
@@ -59,7 +53,8 @@ def pull(
     unless `probe` asks to look for a next segment all the same. Each segment is applied in one transaction, so a
     kill leaves a whole revision and the next pull goes on from there. Local changes that wait to be published are
     kept on top. The caller holds the metadir's lock. Raises `LogError` for a missing, damaged or foreign
-    segment, and `RemoteError`; then the catalog is at the last good revision.
+    segment, and `RemoteError`; then the catalog is at the last good revision. A missing one is a
+    `RemoteUnreachableError` where a cache may be what misses it.
     """
     started = time.monotonic()
     came = Came(progress=progress)
@@ -92,7 +87,7 @@ def _pull(replica: Replica, remote: Remote, came: Came, probe: bool) -> Position
             _start(replica, head, remote)
         if _snapshot_pays(head, position):
             take_snapshot(replica, remote, head, came)
-    position = _replay(replica, remote, head, came)
+    position = _replay(replica, remote, head, came, probe)
     complete = head is not None and head.revision == position.revision
     if complete or (known and not (unchanged and not came.segments)):
         with replica.catalog() as catalog:
@@ -148,7 +143,7 @@ def _snapshot_pays(head: Head, position: Position) -> bool:
     return snapshot.size + rest < by_log
 
 
-def _replay(replica: Replica, remote: Remote, head: Head | None, came: Came) -> Position:
+def _replay(replica: Replica, remote: Remote, head: Head | None, came: Came, probe: bool) -> Position:
     """Fetch and apply segments until there is no next one."""
     if not replica.paths.root.is_dir():
         if head is None:
@@ -156,44 +151,55 @@ def _replay(replica: Replica, remote: Remote, head: Head | None, came: Came) -> 
         replica.paths.root.mkdir(parents=True)
     while True:
         position, _ = _here(replica)
-        name = segment_name(position.revision + 1)
-        with temporary(replica.paths.root) as draft:
-            try:
-                came.bytes += remote.fetch(remote_name(name), draft, limit=MAX_SEGMENT_BYTES)
-            except RemoteNotFoundError:
-                if head is None or position.revision >= head.revision:
-                    return position
-                head = read_head(remote)[0] or head  # it may have been pruned since
-                behind = head.snapshot is not None and head.snapshot.revision > position.revision
-                if behind and take_snapshot(replica, remote, head, came, last_resort=True):
-                    continue
-                raise LogError(
-                    f"segment {remote.url}/{remote_name(name)} is missing, but head.json names revision "
-                    f"{head.revision}; nothing after revision {position.revision} was applied. Restore the segment "
-                    "from a backup of the archive"
-                ) from None
-            source = f"{remote.url}/{remote_name(name)}"
-            if (
-                head is not None
-                and position.revision + 1 == head.revision
-                and digest_of(draft) != head.digest
-            ):
-                raise LogError(
-                    f"segment {source} is not the one that head.json names: it is damaged or was replaced; nothing "
-                    "was changed. Restore it from a backup of the archive"
-                )
-            came.documents += _apply(replica, draft, source, position)
+        if remote.is_cached and not probe and head is not None and position.revision == head.revision:
+            return position  # to ask for the next one would have a cache remember that it is not there
+        try:
+            _next(replica, remote, head, came, position, wait=not _is_behind(head, position))
+        except RemoteNotFoundError:
+            if head is None or position.revision >= head.revision:
+                return position
+            head = read_head(remote)[0] or head  # it may have been pruned since
+            if _is_behind(head, position) and take_snapshot(replica, remote, head, came, last_resort=True):
+                continue
+            raise missing(remote, position.revision + 1, head) from None
         came.segments += 1
         if came.progress is not None:
             left = max(head.revision - position.revision - 1, 0) if head is not None else 0
             came.progress(came.segments, came.segments + left)
 
 
-def _apply(replica: Replica, draft: Path, source: str, position: Position) -> int:
+def _is_behind(head: Head | None, position: Position) -> bool:
+    """Whether the remote has a snapshot that is newer than what is here."""
+    return head is not None and head.snapshot is not None and head.snapshot.revision > position.revision
+
+
+def _next(
+    replica: Replica, remote: Remote, head: Head | None, came: Came, position: Position, *, wait: bool
+) -> None:
+    """Fetch and apply the segment after `position`. Raises `RemoteNotFoundError`, `LogError`."""
+    revision = position.revision + 1
+    source = f"{remote.url}/{remote_name(segment_name(revision))}"
+    with temporary(replica.paths.root) as draft:
+        came.bytes += fetch_segment(remote, revision, draft, head, wait=wait)
+        try:
+            documents = _apply(replica, draft, source, position, head)
+        except LogError:
+            if not comes_otherwise(remote, revision, draft):
+                raise
+            documents = _apply(replica, draft, source, position, head)
+        came.documents += documents
+
+
+def _apply(replica: Replica, draft: Path, source: str, position: Position, head: Head | None) -> int:
     """Apply one segment: documents, store and settings, or nothing.
 
     Files are written last before the transaction ends; should this be killed in between, they are taken again.
     """
+    if head is not None and position.revision + 1 == head.revision and digest_of(draft) != head.digest:
+        raise LogError(
+            f"segment {source} is not the one that head.json names: it is damaged or was replaced; nothing "
+            "was changed. Restore it from a backup of the archive"
+        )
     with open_segment(draft, source) as (header, _):
         check_follows(header, position, source)
         if position.revision == 0:

@@ -33,6 +33,7 @@ from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import (
     ConflictError,
+    LogError,
     RemoteError,
     RemoteNotFoundError,
     RemoteUnreachableError,
@@ -209,11 +210,8 @@ def _commit(remote: Remote, written: Written, draft: Path) -> bool:
         created = remote.create(name, draft)
     except RemoteUnreachableError:
         # The reply may be lost while the segment is there.
-        try:
-            if _is_mine(remote, name, written):
-                return True
-        except RemoteNotFoundError:
-            pass
+        if _is_mine(remote, name, written):
+            return True
         raise
     return created or _is_mine(remote, name, written)
 
@@ -236,10 +234,19 @@ def _is_astray(remote: Remote, written: Written, head: Head | None) -> bool:
 
 
 def _is_mine(remote: Remote, name: str, written: Written) -> bool:
+    """Whether the segment that is there is this one; False also when there is none after all."""
     with temporary(written.path.parent) as theirs:
-        remote.fetch(name, theirs, limit=MAX_SEGMENT_BYTES)
-        with open_segment(theirs, f"{remote.url}/{name}") as (header, _):
-            return header.commit == written.header.commit
+        for is_last in (False, True):
+            try:
+                remote.fetch(name, theirs, limit=MAX_SEGMENT_BYTES)
+                with open_segment(theirs, f"{remote.url}/{name}") as (header, _):
+                    return header.commit == written.header.commit
+            except RemoteNotFoundError:
+                return False
+            except LogError:  # it may have come in part
+                if is_last:
+                    raise
+    raise AssertionError
 
 
 def _note(replica: Replica, catalog: Catalog, written: Written) -> None:

@@ -49,7 +49,7 @@ def take_snapshot(
         there = remote.stat(remote_name(snapshot.name))
         if there is not None and there.size == snapshot.size:
             with temporary(replica.paths.root) as draft:
-                came.bytes += remote.fetch(remote_name(snapshot.name), draft)
+                came.bytes += remote.fetch(remote_name(snapshot.name), draft, limit=snapshot.size)
                 if digest_of(draft) == snapshot.sha256:
                     check_whole(draft)
                     _adopt(replica, remote, draft, snapshot, head)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,13 +21,14 @@ class Static:
     """A folder behind a server.
 
     `cached` is what a cache says of a path, None that there is nothing; `labels` are headers by suffix; `refuses` is
-    the status of what is no file.
+    the status of what is no file; `after` is called after each answer.
     """
 
     root: Path
     url: str = ""
     etags: bool = True
     refuses: int | None = None
+    after: Callable[[], object] = lambda: None
     cached: dict[str, bytes | None] = field(default_factory=dict)
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
@@ -57,6 +58,10 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_response(304)
             return self.end_headers()
         return super().send_head()
+
+    def handle_one_request(self) -> None:
+        super().handle_one_request()
+        self.site.after()
 
     def answer(self, body: bytes | None) -> None:
         self.etag = None

@@ -29,6 +29,7 @@ from mmmeta_core.errors import (
 )
 from mmmeta_core.metadir import Metadir
 from mmmeta_core.remotes import HttpRemote, LocalRemote, Remote, Source, Stat, open_remote
+from mmmeta_core.sync import segments
 
 from . import test_contract as contract
 from .static import Static, serving
@@ -494,17 +495,45 @@ def test_a_head_that_a_cache_kept_goes_neither_back_nor_astray(
     assert (client.pull().documents, client.revision) == (1, 4)
 
 
-def test_a_missing_segment_that_a_cache_remembers_stops_until_it_forgets(
+def test_a_client_never_has_a_cache_remember_that_the_next_segment_is_not_there(
     static: Static, publisher: Metadir, client: Metadir
 ) -> None:
     publish(publisher, "c")
-    static.cached[f"archive/{SEGMENT.format(2)}"] = None
-    with pytest.raises(LogError, match=SEGMENT.format(2)):
-        client.pull()
-    assert client.revision == 1
-    assert static.headers[-1]["cache-control"] == "no-cache"
-    static.cached.clear()
     assert client.pull().documents == 1
+    assert static.take() == [f"GET /archive/{HEAD}", f"GET /archive/{SEGMENT.format(2)}"]
+    assert client.pull(probe=True).unchanged
+    assert static.take() == [f"GET /archive/{HEAD}", f"GET /archive/{SEGMENT.format(3)}"]
+
+
+def test_a_missing_segment_that_a_cache_remembers_is_waited_for(
+    static: Static, publisher: Metadir, client: Metadir
+) -> None:
+    publish(publisher, "c")
+    name = f"archive/{SEGMENT.format(2)}"
+    static.cached[name] = None
+    static.after = lambda: static.seen.count(f"GET /{name}") < 2 or static.cached.pop(name, None)
+    assert client.pull().documents == 1
+    assert static.seen.count(f"GET /{name}") == 3
+
+
+def test_a_missing_segment_that_a_cache_goes_on_to_remember_is_for_later(
+    static: Static, publisher: Metadir, client: Metadir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "WAITS", (0.01, 0.01))
+    publish(publisher, "c")
+    publish(publisher, "d")
+    name = f"archive/{SEGMENT.format(3)}"
+    static.cached[name] = None
+    with pytest.raises(
+        RemoteUnreachableError, match=rf"{name} is missing, .* cache may still .* pull again later"
+    ):
+        client.pull()
+    assert (client.revision, static.seen.count(f"GET /{name}")) == (2, 3)
+    assert static.headers[-1]["cache-control"] == "no-cache"
+    client.update()
+    assert client.files.count() == 3
+    static.cached.clear()
+    assert (client.pull().documents, client.revision) == (1, 3)
 
 
 def test_verify_looks_at_what_it_can(static: Static, publisher: Metadir, client: Metadir) -> None:
