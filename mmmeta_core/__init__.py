@@ -10,6 +10,8 @@ m.update()
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmmeta_core.writer import __version__ as __version__
+
 if TYPE_CHECKING:
     from mmmeta_core.errors import (
         CatalogError,
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from mmmeta_core.metadir import Insight, Metadir, Poll, Status, SyncResult
     from mmmeta_core.metadir import Metadir as mmmeta  # noqa: N813 - the name that scripts have always used
     from mmmeta_core.types import never
-
-__version__ = "0.5.0"
 
 __all__ = [
     "CatalogError",

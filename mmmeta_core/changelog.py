@@ -4,7 +4,7 @@ A segment is gzipped JSON lines: a header, one line a document, and an end line 
 
     {"format": 1, "archive": …, "revision": 7, "commit": …, "previous": <sha256 of segment 6>, "at": …, "by": …, "unique": …,
      "log_bytes": <bytes of segments 1 to 6>, "columns": {"title": "text"}, "store": {"remote_last_updated": …},
-     "config": "…"}
+     "config": "…", "writer": "0.5.0"}
     {"key": "5f1c…", "set": {"title": "Contract 7", "__meta_last_updated": …}}
     {"end": 1}
 
@@ -29,6 +29,7 @@ from mmmeta_core.database.catalog import Catalog, Position
 from mmmeta_core.database.columns import column_name, fold
 from mmmeta_core.errors import LogError
 from mmmeta_core.types import KINDS, Key, Kind, Misfit, is_key
+from mmmeta_core.writer import newer_format, version_of
 
 FORMAT: Final = 1
 FOLDER: Final = "log"
@@ -48,9 +49,13 @@ def segment_revision(name: str) -> int | None:
     return int(stem) if len(stem) == 20 and stem.isdecimal() and name.endswith(".jsonl.gz") else None
 
 
+class _NewerFormatError(ValueError):
+    """A segment that this mmmeta is too old for."""
+
+
 @dataclass(frozen=True)
 class Header:
-    """The first line of a segment."""
+    """The first line of a segment. `writer` is the mmmeta that wrote it, None where it does not say so."""
 
     archive: str
     revision: int
@@ -63,6 +68,7 @@ class Header:
     store: Mapping[str, str | None] = field(default_factory=dict)
     config: str | None = None
     by: str = ""
+    writer: str | None = None
 
     def to_json(self) -> bytes:
         """Return the line."""
@@ -76,13 +82,12 @@ class Header:
         if not isinstance(values, dict):
             raise ValueError("its first line is not a header")
         written = values.pop("format", None)
-        if not isinstance(written, int) or written < 1:
+        if not isinstance(written, int) or isinstance(written, bool) or written < 1:
             raise ValueError("its first line is not a header")
         if written > FORMAT:
-            raise ValueError(
-                f"it has format {written}, this mmmeta reads up to {FORMAT}: install a newer mmmeta"
-            )
+            raise _NewerFormatError(newer_format(written, FORMAT, values.get("writer")))
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        known["writer"] = version_of(values.get("writer"))
         for name, kinds in _HEADER_TYPES.items():
             if name in known and (not isinstance(known[name], kinds) or isinstance(known[name], bool)):
                 raise ValueError(f"its header has a wrong {name!r}")
@@ -171,6 +176,8 @@ def open_segment(path: Path, name: str) -> Iterator[tuple[Header, Iterator[tuple
     with gzip.open(path, "rb") as file:
         try:
             header = Header.from_json(_line(file))
+        except _NewerFormatError as error:
+            raise LogError(f"segment {name} {error}; nothing was changed") from None
         except _UNREADABLE as error:
             raise _damaged(name, str(error)) from error
         yield header, _records(file, name)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from mmmeta_core.errors import LogError
+from mmmeta_core.writer import newer_format, version_of
 
 FORMAT: Final = 1
 
@@ -29,7 +30,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Head:
-    """The newest revision that was known when this was written; `store` and `config` are as of that revision."""
+    """The newest revision that was known when this was written; `store` and `config` are as of that revision.
+
+    `writer` is the mmmeta that wrote it, None where it does not say so.
+    """
 
     archive: str
     revision: int
@@ -39,10 +43,14 @@ class Head:
     snapshot: Snapshot | None = None
     store: Mapping[str, str] = field(default_factory=dict)
     config: str | None = None
+    writer: str | None = None
 
     def to_json(self) -> bytes:
         """Return the file's bytes."""
-        return orjson.dumps({"format": FORMAT, **asdict(self)}, option=orjson.OPT_INDENT_2) + b"\n"
+        values = {"format": FORMAT, **asdict(self)}
+        if self.writer is None:
+            del values["writer"]
+        return orjson.dumps(values, option=orjson.OPT_INDENT_2) + b"\n"
 
 
 def parse_head(data: bytes, source: str) -> Head:
@@ -50,11 +58,12 @@ def parse_head(data: bytes, source: str) -> Head:
     try:
         values: dict[str, Any] = orjson.loads(data)
         written = values.pop("format")
+        if not isinstance(written, int) or isinstance(written, bool) or written < 1:
+            raise ValueError("no format")
         if written > FORMAT:
-            raise LogError(
-                f"{source} has format {written}, this mmmeta reads up to {FORMAT}: install a newer mmmeta"
-            )
+            raise LogError(f"{source} {newer_format(written, FORMAT, values.get('writer'))}")
         known = {name: values[name] for name in Head.__dataclass_fields__ if name in values}
+        known["writer"] = version_of(values.get("writer"))
         snapshot = known.get("snapshot")
         if snapshot is not None:
             known["snapshot"] = Snapshot(

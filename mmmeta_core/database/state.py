@@ -24,9 +24,9 @@ from mmmeta_core.database.columns import (
     column_name,
     fold,
 )
+from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format
 from mmmeta_core.database.sqlite import (
     atomic,
-    check_version,
     connect,
     get_value,
     quote,
@@ -37,7 +37,10 @@ from mmmeta_core.database.sqlite import (
 from mmmeta_core.errors import CatalogError, ColumnError, ReadOnlyColumnError
 from mmmeta_core.types import Key, Kind, Row, format_time, utcnow
 
-VERSION: Final = 1
+STEPS: Final[tuple[Step, ...]] = ()
+"""How each format of the state db becomes the next; see `migrations`."""
+
+VERSION: Final = 1 + len(STEPS)
 PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
 
 Owner: TypeAlias = Literal["publisher", "client"]
@@ -376,16 +379,18 @@ class State:
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = connect(self.path, pragmas=PRAGMAS)
-        if check_version(connection, self.path, VERSION) == 0:
-            with atomic(connection):
-                if not table_columns(connection, "files"):
-                    self._create(connection)
+        try:
+            bring_up_to_date(connection, self.path, Schema(self._create, STEPS))
+        except BaseException:
+            connection.close()
+            raise
         kept = get_value(connection, "mmmeta_info", "unique")
         if kept != self.unique and connection.execute("SELECT 1 FROM files").fetchone() is None:
             with atomic(connection):
                 for table in _TABLES:
                     connection.execute(f"DROP TABLE {table}")
                 self._create(connection)
+                set_format(connection, VERSION)
         elif kept != self.unique:
             connection.close()
             raise CatalogError(
@@ -398,4 +403,3 @@ class State:
         for statement in _SCHEMA:
             connection.execute(statement.format(key=quote(self.unique)))
         set_values(connection, "mmmeta_info", {"unique": self.unique, "revision": 0})
-        connection.execute(f"PRAGMA user_version = {VERSION}")

@@ -21,6 +21,7 @@ from mmmeta_core.remotes import LocalRemote, Remote
 from mmmeta_core.remotes.base import ABSENT
 from mmmeta_core.sync.pull import read_head
 from mmmeta_core.sync.replica import Replica
+from mmmeta_core.writer import WRITER
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def write_hints(replica: Replica, remote: Remote, catalog: Catalog, *, only_if_b
         if head is not None and head.revision > position.revision:
             # Somebody published since, and our store values may have come after theirs.
             _write_store(remote, {key: head.store.get(key) for key in wrote})
-            new = head
+            new = replace(head, writer=WRITER)
         else:
             new = _head(replica, catalog, head)
             if not _is_here(replica, remote):
@@ -87,6 +88,7 @@ def _head(replica: Replica, catalog: Catalog, before: Head | None) -> Head:
         log_bytes=position.log_bytes,
         store=catalog.store(),
         config=before.config if config is None and before else config,
+        writer=WRITER,
     )
 
 

@@ -175,7 +175,7 @@ def _take_snapshot(replica: Replica, remote: Remote, head: Head, came: _Came) ->
             with temporary(replica.paths.root) as draft:
                 came.bytes += remote.fetch(remote_name(META_DB), draft)
                 if digest_of(draft) == snapshot.sha256:
-                    check_whole(draft)
+                    check_whole(draft, f"{remote.url}/{remote_name(META_DB)}")
                     _adopt(replica, remote, draft, snapshot, head)
                     came.snapshot = True
                     return True

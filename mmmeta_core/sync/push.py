@@ -37,6 +37,7 @@ from mmmeta_core.sync.hints import write_hints
 from mmmeta_core.sync.pull import MAX_SEGMENT_BYTES, pull
 from mmmeta_core.sync.replica import TIMESTAMP, Replica, digest
 from mmmeta_core.types import format_time, never, to_utc, utcnow
+from mmmeta_core.writer import WRITER
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ def _write(catalog: Catalog, draft: Path, waiting: _Waiting) -> Written | None:
         },
         config=waiting.config,
         by=_publisher(),
+        writer=WRITER,
     )
     return write_segment(draft, header, catalog.deltas())
 
