@@ -7,9 +7,11 @@ A segment is gzipped JSON lines: a header, one line a document, and an end line 
      "config": "…", "writer": "0.5.0"}
     {"key": "5f1c…", "set": {"title": "Contract 7", "__meta_last_updated": …}}
     {"end": 1}
+    {"signature": …, "key": …}
 
 `set` holds the columns that changed, null for those that were emptied; `columns` and `store` those that are new or
-changed with this revision; `config` the text of `config.yml` when it changed.
+changed with this revision; `config` the text of `config.yml` when it changed. The last line is there where the publisher
+signs; see `signing`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ import orjson
 
 from mmmeta_core.database.catalog import Catalog, Position
 from mmmeta_core.database.columns import column_name, fold
+from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError
+from mmmeta_core.signing import SEGMENT, Signature, Signer, Trust
 from mmmeta_core.types import KINDS, Key, Kind, Misfit, is_key
 from mmmeta_core.writer import newer_format, version_of
 
@@ -148,15 +152,24 @@ def position_after(header: Header, size: int, digest: str) -> Position:
     return Position(header.archive, header.revision, digest, header.log_bytes + size)
 
 
-def write_segment(path: Path, header: Header, deltas: Iterable[tuple[Key, Mapping[str, Any]]]) -> Written:
-    """Write a segment to the new file `path`, streaming. The same input gives the same bytes."""
-    documents = 0
+def write_segment(
+    path: Path, header: Header, deltas: Iterable[tuple[Key, Mapping[str, Any]]], signer: Signer | None = None
+) -> Written:
+    """Write a segment to the new file `path`, streaming, signed if there is a key. The same input gives the same bytes."""
+    documents, digest = 0, hashlib.sha256()
     with path.open("xb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed:
-        packed.write(header.to_json() + b"\n")
+
+        def put(line: bytes) -> None:
+            digest.update(line)
+            packed.write(line)
+
+        put(header.to_json() + b"\n")
         for key, values in deltas:
-            packed.write(orjson.dumps({"key": key, "set": values}) + b"\n")
+            put(orjson.dumps({"key": key, "set": values}) + b"\n")
             documents += 1
-        packed.write(orjson.dumps({"end": documents}) + b"\n")
+        put(orjson.dumps({"end": documents}) + b"\n")
+        if signer is not None:
+            packed.write(orjson.dumps(signer.sign(SEGMENT, digest.digest()).to_json()) + b"\n")
     return Written(path, header, documents, path.stat().st_size, digest_of(path))
 
 
@@ -208,8 +221,12 @@ def _records(file: gzip.GzipFile, name: str) -> Iterator[tuple[Key, Mapping[str,
                 raise ValueError(f"line {count + 2} is not a document")
             count += 1
             yield key, values
-        if record["end"] != count or file.read(1):
+        if record["end"] != count:
             raise ValueError("its end line does not match")
+        if file.peek(1):
+            Signature.of(orjson.loads(_line(file)))
+        if file.read(1):
+            raise ValueError("something comes after its end")
     except (*_UNREADABLE, KeyError, TypeError) as error:
         raise _damaged(name, str(error)) from error
 
@@ -249,10 +266,11 @@ def replay_segment(catalog: Catalog, path: Path, name: str) -> int:
             raise _damaged(name, str(misfit)) from misfit
 
 
-def replay_folder(catalog: Catalog, metadir: Path) -> int:
+def replay_folder(catalog: Catalog, metadir: Path, trust: Trust | None = None) -> int:
     """Apply the segments in `metadir/log` that are newer than the catalog; returns how many.
 
-    For metadirs that another tool copied here. Raises `LogError` for a gap.
+    For metadirs that another tool copied here. Raises `LogError` for a gap, `SignatureError` for a segment that is not
+    signed by one of the keys that are trusted, if any are.
     """
     folder = metadir / FOLDER
     revisions = [segment_revision(path.name) for path in folder.iterdir()] if folder.is_dir() else []
@@ -262,6 +280,10 @@ def replay_folder(catalog: Catalog, metadir: Path) -> int:
         path = metadir / segment_name(revision)
         if not path.is_file():
             raise LogError(f"segment {path} is missing; nothing after it was applied. Copy the metadir again")
-        replay_segment(catalog, path, str(path))
+        if trust is not None:
+            trust.check_segment(path, str(path))
+        with atomic(catalog.connection):
+            replay_segment(catalog, path, str(path))
+            catalog.note_verified(trust is not None)
         applied += 1
     return applied

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from mmmeta_core.errors import LogError
+from mmmeta_core.signing import HEAD, Signer, head_digest
 from mmmeta_core.writer import newer_format, version_of
 
 FORMAT: Final = 1
@@ -45,11 +46,13 @@ class Head:
     config: str | None = None
     writer: str | None = None
 
-    def to_json(self) -> bytes:
-        """Return the file's bytes."""
-        values = {"format": FORMAT, **asdict(self)}
+    def to_json(self, signer: Signer | None = None) -> bytes:
+        """Return the file's bytes, signed if there is a key."""
+        values: dict[str, Any] = {"format": FORMAT, **asdict(self)}
         if self.writer is None:
             del values["writer"]
+        if signer is not None:
+            values["signature"] = signer.sign(HEAD, head_digest(values)).to_json()
         return orjson.dumps(values, option=orjson.OPT_INDENT_2) + b"\n"
 
 

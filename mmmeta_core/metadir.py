@@ -328,7 +328,8 @@ class Metadir:
                 raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
             self.remote.check()
         with self._locked(), self._replica.catalog() as catalog:
-            return updating.update(catalog, self.state, self.store, self.paths.root)
+            trust = self._replica.check_verified(catalog)
+            return updating.update(catalog, self.state, self.store, self.paths.root, trust)
 
     def sync(self) -> SyncResult:
         """Do what the role needs: pull, generate if there is a `files_root`, push if documents wait, update."""
@@ -528,8 +529,9 @@ class Metadir:
     @contextmanager
     def _edit(self) -> Iterator[Catalog]:
         with self._locked(), self._replica.catalog() as catalog:
+            trust = self._replica.check_verified(catalog)
             yield catalog
-            self.state.merge(catalog.path)
+            self.state.merge(catalog.path, verified=trust is not None)
 
 
 def _decoded(text: str | None) -> Any:

@@ -28,6 +28,7 @@ PUBLIC = {
         "RemoteError",
         "RemoteNotFoundError",
         "RemoteUnreachableError",
+        "SignatureError",
         "Status",
         "StoreError",
         "StoreKeyError",

@@ -179,6 +179,24 @@ class Catalog:
         with atomic(self.connection):
             set_values(self.connection, "mmmeta_local", values)
 
+    # --- signatures
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether all that is published here was signed by keys that were trusted when it came."""
+        position = self.position
+        return position.revision == 0 or self.local("verified") == position.digest
+
+    def note_verified(self, verified: bool) -> None:
+        """Note that what is published here, at this revision, is covered by trusted signatures, or is not."""
+        self.set_local(verified=self.position.digest if verified else None)
+
+    def forget_private(self) -> None:
+        """Empty the private tables: whoever wrote a snapshot has no say in them."""
+        with atomic(self.connection) as connection:
+            for table in _PRIVATE_TABLES:
+                connection.execute(f"DELETE FROM {table}")
+
     # --- changes made here
 
     def stage(

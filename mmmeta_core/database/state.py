@@ -202,22 +202,23 @@ class State:
 
     # --- the publisher's columns
 
-    def merge(self, catalog: Path) -> Merged:
+    def merge(self, catalog: Path, *, verified: bool = False) -> Merged:
         """Merge what the catalog has new into the published columns, in one transaction.
 
         Looks only at rows of revisions that were not merged before, and at local changes that wait for their
-        publication; all rows when the catalog is of another archive than last time. In that case documents that the
-        catalog does not have are soft-deleted here, so no state is lost.
+        publication; all rows when the catalog is of another archive than last time, or is the first one that is
+        `verified`, which is that trusted signatures cover it. In that case documents that the catalog does not have are
+        soft-deleted here, so no state is lost.
         """
         connection = self.connection
         connection.execute("ATTACH ? AS meta", (f"{catalog.absolute().as_uri()}?mode=rw",))
         try:
             with atomic(connection):
-                return self._merge(connection)
+                return self._merge(connection, verified)
         finally:
             connection.execute("DETACH meta")
 
-    def _merge(self, connection: sqlite3.Connection) -> Merged:
+    def _merge(self, connection: sqlite3.Connection, verified: bool) -> Merged:
         info = dict(connection.execute("SELECT key, value FROM meta.mmmeta_info"))
         if info.get("unique") != self.unique:
             raise CatalogError(
@@ -226,6 +227,7 @@ class State:
         known = dict(connection.execute("SELECT key, value FROM mmmeta_info"))
         archive = info.get("archive")
         moved = bool(known.get("archive")) and archive != known["archive"]
+        moved = moved or (verified and not known.get("verified"))
         cursor = -1 if moved else int(known.get("revision", 0))
         clashes = self._adopt_columns(connection)
         columns = [name for name in self._published(connection) if name not in clashes]
@@ -246,7 +248,12 @@ class State:
         gone = self._delete_missing(connection, now) if moved else 0
         connection.execute("DROP TABLE temp.changed")
         store = orjson.dumps(dict(connection.execute("SELECT key, value FROM meta.mmmeta_store"))).decode()
-        merged = {"archive": archive, "revision": info.get("revision", 0), "store": store}
+        merged = {
+            "archive": archive,
+            "revision": info.get("revision", 0),
+            "store": store,
+            "verified": int(verified),
+        }
         before = orjson.loads(known.get("clashes") or "[]")
         set_values(connection, "mmmeta_info", {**merged, "clashes": orjson.dumps(clashes).decode()})
         return Merged(

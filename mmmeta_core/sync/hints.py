@@ -15,10 +15,12 @@ from typing import Final
 from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import digest_of
 from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.errors import SignatureError
 from mmmeta_core.head import Head, Snapshot
 from mmmeta_core.paths import CONFIG, HEAD, META_DB, NAME, Paths, remote_name, store_name
 from mmmeta_core.remotes import LocalRemote, Remote
 from mmmeta_core.remotes.base import ABSENT
+from mmmeta_core.signing import SIGNING_KEY, Signer, Trust, load_trust
 from mmmeta_core.sync.pull import read_head
 from mmmeta_core.sync.replica import Replica
 from mmmeta_core.writer import WRITER
@@ -32,10 +34,13 @@ _SNAPSHOT_SEGMENTS: Final = 500
 _TRIES: Final = 20
 
 
-def write_hints(replica: Replica, remote: Remote, catalog: Catalog, *, only_if_behind: bool = False) -> None:
+def write_hints(
+    replica: Replica, remote: Remote, catalog: Catalog, signer: Signer | None, *, only_if_behind: bool = False
+) -> None:
     """Bring the remote's hints up to the catalog's revision; a newer revision's hints stay.
 
-    With `only_if_behind` it costs nothing when the last pull saw the hints of this very revision.
+    With `only_if_behind` it costs nothing when the last pull saw the hints of this very revision. Who signs repeats
+    nothing of a `head.json` that is not signed by a trusted key, and replaces it.
     """
     position = catalog.position
     if position.archive is None:
@@ -45,7 +50,7 @@ def write_hints(replica: Replica, remote: Remote, catalog: Catalog, *, only_if_b
     mine: Snapshot | None = None
     wrote: set[str] = set()
     for _ in range(_TRIES):
-        head, etag, _ = read_head(remote)
+        head, etag = _head_there(replica, remote, signer)
         if head is not None and head.revision > position.revision:
             # Somebody published since, and our store values may have come after theirs.
             _write_store(remote, {key: head.store.get(key) for key in wrote})
@@ -57,12 +62,25 @@ def write_hints(replica: Replica, remote: Remote, catalog: Catalog, *, only_if_b
                 mine = mine or _snapshot(replica, remote, catalog, head)
         new = replace(new, snapshot=mine or (head.snapshot if head else None))
         # Written even when it is the same again: only this shows that nobody else's came in between.
-        written = remote.write(remote_name(HEAD), new.to_json(), if_match=etag or ABSENT)
+        written = remote.write(remote_name(HEAD), new.to_json(signer), if_match=etag or ABSENT)
         if written is not None:
             if new.revision == position.revision:
                 catalog.set_local(head=f"{remote.url} {written}")
             return
     log.warning("%s/%s could not be brought up to date; the next push does it", remote.url, remote_name(HEAD))
+
+
+def _head_there(replica: Replica, remote: Remote, signer: Signer | None) -> tuple[Head | None, str]:
+    """Return the head that is there and its etag; None for one that says nothing to who signs."""
+    try:
+        head, etag, _ = read_head(remote)
+        if signer is None or head is None:
+            return head, etag
+        trust = load_trust(replica.paths.trusted_keys) or Trust((), SIGNING_KEY)
+        head, etag, _ = read_head(remote, trust=trust.also(signer))
+    except SignatureError:
+        return None, etag
+    return head, etag
 
 
 def _write_files(remote: Remote, before: Head | None, new: Head) -> set[str]:

@@ -12,10 +12,11 @@ from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import check_follows, digest_of, open_segment, replay_segment, segment_name
 from mmmeta_core.database.catalog import Position, check_whole, open_catalog, replace_catalog
 from mmmeta_core.database.sqlite import atomic
-from mmmeta_core.errors import LogError, RemoteNotFoundError
+from mmmeta_core.errors import LogError, RemoteNotFoundError, SignatureError
 from mmmeta_core.head import Head, Snapshot, parse_head
 from mmmeta_core.paths import HEAD, META_DB, remote_name
 from mmmeta_core.remotes import Remote
+from mmmeta_core.signing import Trust
 from mmmeta_core.sync.replica import Replica
 from mmmeta_core.types import Progress
 
@@ -50,6 +51,7 @@ class _Came:
     documents: int = 0
     snapshot: bool = False
     bytes: int = 0
+    trust: Trust | None = None
     progress: Progress | None = None
 
 
@@ -62,7 +64,9 @@ def pull(
     unless `probe` asks to look for a next segment all the same. Each segment is applied in one transaction, so a
     kill leaves a whole revision and the next pull goes on from there. Local changes that wait to be published are
     kept on top. The caller holds the metadir's lock. Raises `LogError` for a missing, damaged or foreign
-    segment, and `RemoteError`; then the catalog is at the last good revision.
+    segment, and `RemoteError`; then the catalog is at the last good revision. Where keys are trusted, `head.json` and
+    each segment must be signed by one of them, else `SignatureError`; segments that are not may be bridged by a snapshot
+    that a signed `head.json` names, and what was pulled before without keys is replaced by one.
     """
     started = time.monotonic()
     came = _Came(progress=progress)
@@ -83,8 +87,13 @@ def pull(
     )
 
 
-def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, str, bool]:
-    """Return the remote's head (None: it has none), its etag, and whether it is unchanged since `etag`."""
+def read_head(
+    remote: Remote, *, etag: str | None = None, trust: Trust | None = None
+) -> tuple[Head | None, str, bool]:
+    """Return the remote's head (None: it has none), its etag, and whether it is unchanged since `etag`.
+
+    Raises `SignatureError` for one that none of the keys in `trust` has signed.
+    """
     name = remote_name(HEAD)
     try:
         blob = remote.read(name, etag=etag)
@@ -93,21 +102,32 @@ def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, 
         return None, "", False
     if blob is None:
         return None, etag or "", True
-    return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
+    head = parse_head(blob.data, f"{remote.url}/{name}")
+    if trust is not None:
+        trust.check_head(blob.data, f"{remote.url}/{name}")
+    return head, blob.etag, False
 
 
 def _pull(replica: Replica, remote: Remote, came: _Came, probe: bool) -> Position:
-    position, known = _here(replica)
+    position, known, anew = _here(replica)
+    came.trust = _trust(replica)
+    anew = anew and came.trust is not None
     url, _, etag = (known or "").partition(" ")
-    head, new_etag, unchanged = read_head(remote, etag=etag if etag and url == remote.url else None)
+    is_known = etag and url == remote.url and not anew
+    head, new_etag, unchanged = read_head(remote, etag=etag if is_known else None, trust=came.trust)
     if unchanged and not probe:
         return position
     if head is not None:
         _check_head(head, position, remote)
         if position.revision == 0:
             _start(replica, head, remote)
-        if _snapshot_pays(head, position):
+        if anew or _snapshot_pays(head, position):
             _take_snapshot(replica, remote, head, came)
+    if anew and not came.snapshot:
+        raise SignatureError(
+            f"{replica.paths.meta} was pulled without the keys that are trusted now, and {remote.url} has no "
+            "signed snapshot to take instead: move it away and pull again (state is kept)"
+        )
     position = _replay(replica, remote, head, came)
     complete = head is not None and head.revision == position.revision
     if complete or (known and not (unchanged and not came.segments)):
@@ -139,12 +159,22 @@ def _check_head(head: Head, position: Position, remote: Remote) -> None:
         )
 
 
-def _here(replica: Replica) -> tuple[Position, str | None]:
-    """Return how far the catalog is, and which head it was complete with. Makes no catalog where there is none."""
+def _here(replica: Replica) -> tuple[Position, str | None, bool]:
+    """Return how far the catalog is, which head it was complete with, and whether it has what nobody verified.
+
+    Makes no catalog where there is none.
+    """
     if not replica.paths.meta.exists():
-        return Position(None, 0, "", 0), None
+        return Position(None, 0, "", 0), None, False
     with replica.catalog() as catalog:
-        return catalog.position, catalog.local("head")
+        return catalog.position, catalog.local("head"), not catalog.is_verified
+
+
+def _trust(replica: Replica) -> Trust | None:
+    if not replica.paths.meta.exists():
+        return replica.trust(None)
+    with replica.catalog() as catalog:
+        return replica.trust(catalog)
 
 
 def _start(replica: Replica, head: Head, remote: Remote) -> None:
@@ -176,26 +206,31 @@ def _take_snapshot(replica: Replica, remote: Remote, head: Head, came: _Came) ->
                 came.bytes += remote.fetch(remote_name(META_DB), draft)
                 if digest_of(draft) == snapshot.sha256:
                     check_whole(draft, f"{remote.url}/{remote_name(META_DB)}")
-                    _adopt(replica, remote, draft, snapshot, head)
+                    _adopt(replica, remote, draft, snapshot, head, verified=came.trust is not None)
                     came.snapshot = True
                     return True
-        again, _, _ = read_head(remote)
+        again, _, _ = read_head(remote, trust=came.trust)
         head = again or head
     log.info("the snapshot at %s is not the one that head.json names; reading the log instead", remote.url)
     return False
 
 
-def _adopt(replica: Replica, remote: Remote, draft: Path, snapshot: Snapshot, head: Head) -> None:
+def _adopt(
+    replica: Replica, remote: Remote, draft: Path, snapshot: Snapshot, head: Head, *, verified: bool
+) -> None:
     config = replica.config()
+    old: dict[str, str] = {}
+    synced = signs = None
+    if replica.paths.meta.exists():
+        with replica.catalog() as catalog:
+            old, synced, signs = catalog.store(), catalog.local("config"), catalog.local("signs")
     with open_catalog(draft, config.unique, max_columns=config.max_columns) as fresh:
         if fresh.position.revision != snapshot.revision or fresh.position.archive != head.archive:
             raise LogError(f"{remote.url}/{remote_name(META_DB)} is not the snapshot that head.json names")
         new = fresh.store()
-    old: dict[str, str] = {}
-    synced: str | None = None
-    if replica.paths.meta.exists():
-        with replica.catalog() as catalog:
-            old, synced = catalog.store(), catalog.local("config")
+        fresh.forget_private()
+        fresh.set_local(signs=signs)
+        fresh.note_verified(verified)
     synced = replica.take_config(head.config, synced, f"{remote.url}/{remote_name(HEAD)}")
     replica.take_store({**dict.fromkeys(old), **new}, old, remote.url)
     replace_catalog(replica.paths.meta, draft, config.unique, max_columns=config.max_columns)
@@ -211,40 +246,56 @@ def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came) ->
             return Position(None, 0, "", 0)
         replica.paths.root.mkdir(parents=True)
     while True:
-        position, _ = _here(replica)
+        position, _, _ = _here(replica)
         name = segment_name(position.revision + 1)
+        source = f"{remote.url}/{remote_name(name)}"
         with temporary(replica.paths.root) as draft:
             try:
                 came.bytes += remote.fetch(remote_name(name), draft, limit=MAX_SEGMENT_BYTES)
+                _check_segment(draft, source, came.trust, head, position)
             except RemoteNotFoundError:
                 if head is None or position.revision >= head.revision:
                     return position
-                behind = head.snapshot is not None and head.snapshot.revision > position.revision
-                if behind and _take_snapshot(replica, remote, head, came):
+                if _bridge(replica, remote, head, came, position):
                     continue
                 raise LogError(
-                    f"segment {remote.url}/{remote_name(name)} is missing, but head.json names revision "
+                    f"segment {source} is missing, but head.json names revision "
                     f"{head.revision}; nothing after revision {position.revision} was applied. Restore the segment "
                     "from a backup of the archive"
                 ) from None
-            source = f"{remote.url}/{remote_name(name)}"
-            if (
-                head is not None
-                and position.revision + 1 == head.revision
-                and digest_of(draft) != head.digest
-            ):
-                raise LogError(
-                    f"segment {source} is not the one that head.json names: it is damaged or was replaced; nothing "
-                    "was changed. Restore it from a backup of the archive"
-                )
-            came.documents += _apply(replica, draft, source, position)
+            except SignatureError as error:
+                if error.forged or not _bridge(replica, remote, head, came, position):
+                    raise
+                continue
+            came.documents += _apply(replica, draft, source, position, verified=came.trust is not None)
         came.segments += 1
         if came.progress is not None:
             left = max(head.revision - position.revision - 1, 0) if head is not None else 0
             came.progress(came.segments, came.segments + left)
 
 
-def _apply(replica: Replica, draft: Path, source: str, position: Position) -> int:
+def _check_segment(
+    draft: Path, source: str, trust: Trust | None, head: Head | None, position: Position
+) -> None:
+    """Raise `SignatureError` for a segment that nobody trusted has signed, `LogError` for one that the head denies."""
+    if trust is not None:
+        trust.check_segment(draft, source)
+    if head is not None and position.revision + 1 == head.revision and digest_of(draft) != head.digest:
+        raise LogError(
+            f"segment {source} is not the one that head.json names: it is damaged or was replaced; nothing "
+            "was changed. Restore it from a backup of the archive"
+        )
+
+
+def _bridge(replica: Replica, remote: Remote, head: Head | None, came: _Came, position: Position) -> bool:
+    """Take the snapshot instead of a segment that can't be had, if there is one that goes further."""
+    snapshot = head.snapshot if head is not None else None
+    if head is None or snapshot is None or snapshot.revision <= position.revision:
+        return False
+    return _take_snapshot(replica, remote, head, came)
+
+
+def _apply(replica: Replica, draft: Path, source: str, position: Position, *, verified: bool) -> int:
     """Apply one segment: documents, store and settings, or nothing.
 
     Files are written last before the transaction ends; should this be killed in between, they are taken again.
@@ -260,4 +311,5 @@ def _apply(replica: Replica, draft: Path, source: str, position: Position) -> in
         replica.take_store(header.store, before, source)
         synced = replica.take_config(header.config, catalog.local("config"), source)
         catalog.set_local(config=synced)
+        catalog.note_verified(verified)
     return documents

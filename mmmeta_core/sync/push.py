@@ -23,7 +23,9 @@ from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import Header, Written, open_segment, segment_name, write_segment
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import (
+    ConfigError,
     ConflictError,
     RemoteError,
     RemoteNotFoundError,
@@ -32,6 +34,7 @@ from mmmeta_core.errors import (
 )
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
+from mmmeta_core.signing import SIGNING_KEY, Signer, load_signer
 from mmmeta_core.store import decode_value, encode_value
 from mmmeta_core.sync.hints import write_hints
 from mmmeta_core.sync.pull import MAX_SEGMENT_BYTES, pull
@@ -84,23 +87,26 @@ def push(replica: Replica, remote: Remote) -> PushResult:
     before the commit leaves everything waiting, a kill after it is recognised by the next push. Nothing is published
     when nothing changed. The caller holds the metadir's lock. Raises `ConflictError` after losing too often,
     `RemoteDeniedError` when the remote is read only, `RemoteError` when it can't keep publishers apart, and what `pull`
-    raises.
+    raises. With `MMMETA_SIGNING_KEY` what is published is signed; the first time that this is set, and nothing else waits,
+    `head.json` and a snapshot are signed. Raises `ConfigError` without it where signatures are expected.
     """
     started = time.monotonic()
+    signer = load_signer()
     for attempt in range(_TRIES):
         pull(replica, remote, probe=attempt > 0)
         with replica.catalog() as catalog, temporary(replica.paths.root) as draft:
             waiting = _waiting(replica, catalog)
-            written = _write(catalog, draft, waiting)
+            written = _write(catalog, draft, waiting, signer)
             if written is None:
-                write_hints(replica, remote, catalog, only_if_behind=True)
+                _hint(replica, remote, catalog, signer)
                 return PushResult(catalog.position.revision, 0, 0, 0, time.monotonic() - started)
+            _check_signs(replica, catalog, signer)
             _check_conditions(remote, catalog)
             # What the hints were is known no more: should this be cut off from here on, the next push looks.
             catalog.set_local(head=None)
             if _commit(remote, written, draft):
-                _note(replica, catalog, written)
-                write_hints(replica, remote, catalog)
+                _note(replica, catalog, written, signer)
+                write_hints(replica, remote, catalog, signer)
                 log.info("published revision %d: %d documents", written.header.revision, written.documents)
                 return PushResult(
                     written.header.revision,
@@ -113,6 +119,30 @@ def push(replica: Replica, remote: Remote) -> PushResult:
     raise ConflictError(
         f"other publishers to {remote.url} were faster {_TRIES} times in a row; run push again"
     )
+
+
+def _hint(replica: Replica, remote: Remote, catalog: Catalog, signer: Signer | None) -> None:
+    """Mend the hints where nothing is to be published; what this metadir has been signed for is not left unsigned."""
+    if signer is None and _expects_signatures(replica, catalog):
+        return
+    first = signer is not None and not catalog.local("signs")
+    write_hints(replica, remote, catalog, signer, only_if_behind=not first)
+    if first and catalog.position.revision:
+        with atomic(catalog.connection):
+            catalog.set_local(signs="1")
+            catalog.note_verified(True)
+
+
+def _expects_signatures(replica: Replica, catalog: Catalog) -> bool:
+    return bool(catalog.local("signs")) or replica.trust(catalog) is not None
+
+
+def _check_signs(replica: Replica, catalog: Catalog, signer: Signer | None) -> None:
+    if signer is None and _expects_signatures(replica, catalog):
+        raise ConfigError(
+            f"nothing was published: {replica.paths.root} has published signed, or trusts signed publishes only, so "
+            f"others would refuse this one. Set {SIGNING_KEY}"
+        )
 
 
 def _waiting(replica: Replica, catalog: Catalog) -> _Waiting:
@@ -129,7 +159,7 @@ def _waiting(replica: Replica, catalog: Catalog) -> _Waiting:
     return _Waiting(store, config)
 
 
-def _write(catalog: Catalog, draft: Path, waiting: _Waiting) -> Written | None:
+def _write(catalog: Catalog, draft: Path, waiting: _Waiting, signer: Signer | None) -> Written | None:
     """Write the next segment into `draft`; None when there is nothing to publish."""
     nothing_else = not waiting.store and waiting.config is None
     if nothing_else and next(catalog.deltas(), None) is None:
@@ -155,7 +185,7 @@ def _write(catalog: Catalog, draft: Path, waiting: _Waiting) -> Written | None:
         by=_publisher(),
         writer=WRITER,
     )
-    return write_segment(draft, header, catalog.deltas())
+    return write_segment(draft, header, catalog.deltas(), signer)
 
 
 def _publisher() -> str:
@@ -213,10 +243,14 @@ def _is_mine(remote: Remote, name: str, written: Written) -> bool:
             return header.commit == written.header.commit
 
 
-def _note(replica: Replica, catalog: Catalog, written: Written) -> None:
+def _note(replica: Replica, catalog: Catalog, written: Written, signer: Signer | None) -> None:
     """Note here what was published."""
     header = written.header
     replica.store.set_text(TIMESTAMP, header.store[TIMESTAMP])
-    catalog.mark_published(written.position, header.store)
+    with atomic(catalog.connection):
+        catalog.mark_published(written.position, header.store)
+        catalog.note_verified(signer is not None)
+        if signer is not None:
+            catalog.set_local(signs="1")
     if header.config is not None:
         catalog.set_local(config=digest(header.config))
