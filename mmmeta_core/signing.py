@@ -110,7 +110,7 @@ class Trust:
                 f"segment {name} can't be read: {error}; nothing was changed. Restore it from a backup of the archive",
                 forged=True,
             ) from error
-        self._check(content, f"segment {name}")
+        self._check(content, f"segment {name}", "")
 
     def check_head(self, data: bytes, source: str) -> None:
         """Raise `SignatureError` unless these bytes of a `head.json` are signed by a trusted key."""
@@ -121,14 +121,14 @@ class Trust:
             content = _Content(HEAD, head_digest(values), signature, values["archive"], values["revision"])
         except (*_UNREADABLE, AttributeError, TypeError, KeyError) as error:
             raise SignatureError(f"{source} has no signature that could be: {error}", forged=True) from error
-        self._check(content, source)
+        self._check(content, source, "; a publisher who signs writes it anew once it is removed")
 
-    def _check(self, content: _Content, what: str) -> None:
+    def _check(self, content: _Content, what: str, mend: str) -> None:
         signature = content.signature
         if signature is None:
             raise SignatureError(
-                f"{what} is not signed, but {self.source} says whom to trust; nothing was changed. Was it published "
-                "without MMMETA_SIGNING_KEY?"
+                f"{what} is not signed, but {self.source} says whom to trust; nothing was changed. It was published "
+                f"without {SIGNING_KEY}{mend}"
             )
         known = [key for key in self.keys if key_id(key.public) == signature.key]
         if not known:
