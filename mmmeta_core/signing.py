@@ -199,20 +199,24 @@ def load_trust(file: Path) -> Trust | None:
     Raises `ConfigError` for keys that can't be read, and where there are none: that never means to trust everybody.
     """
     given = os.environ.get(TRUSTED_KEYS)
-    if given and given.split()[:1] == [KIND]:
+    if given and f"{KIND} " in given:
         return _trust(given.replace(",", "\n"), TRUSTED_KEYS)
-    path = Path(given).expanduser() if given else file
+    # What the variable holds is not shown: it may be the wrong key.
+    path, name = (
+        (Path(given).expanduser(), f"the file that {TRUSTED_KEYS} names") if given else (file, str(file))
+    )
     try:
         with path.open("rb") as opened:
             text = opened.read(_MAX_BYTES).decode("utf-8-sig")
     except FileNotFoundError:
-        if given is None or given == "":
+        if not given:
             return None
         raise ConfigError(
-            f"{TRUSTED_KEYS} names {path}, which is not there: correct it, or give the keys"
+            f"{name} is not there: give the path of one with public keys, or the keys"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the trusted keys in {path} can't be read ({error}): nothing is trusted") from None
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"{name} can't be read ({reason}): nothing is trusted") from None
     return _trust(text, str(path))
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from remotes.static import serving
 
 from mmmeta_core import ConfigError, LogError, RefusedError, SignatureError, mmmeta
@@ -197,6 +199,18 @@ def test_an_archive_over_https_is_checked_too(tmp_path: Path, key: Key, other: K
         assert web.follow(key.line) == {"a": "A"}
         folder.publish(other, "b", name="stranger")
         assert f"is signed with the key {other.signer.key}, which" in web.refuses(key.line)
+
+
+values = st.dictionaries(
+    st.text(), st.integers(-(2**53), 2**53) | st.text() | st.none() | st.dictionaries(st.text(), st.text())
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(values)
+def test_the_canonical_form_is_what_the_format_says(content: dict[str, Any]) -> None:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert head_digest(content) == hashlib.sha256(text.encode()).digest()
 
 
 # --- tampering
@@ -411,6 +425,16 @@ def test_a_snapshot_that_was_replaced_is_not_taken(place: Place, key: Key, tmp_p
     assert "has a signature that is not of the key" in place.refuses(key.line, "new")
 
 
+@on_folder
+def test_a_segment_that_was_forged_is_not_passed_over_for_a_snapshot(place: Place, key: Key) -> None:
+    place.publish(key, "a")
+    place.follow(key.line)
+    place.publish(key, "b", title=os.urandom(20000).hex())
+    assert place.head()["snapshot"]["revision"] == 2
+    place.write(2, [line.replace(b'"b"', b'"x"') for line in place.lines(2)])
+    assert f"{segment(2)} has a signature that is not of the key" in place.refuses(key.line)
+
+
 # --- before and after
 
 
@@ -605,13 +629,11 @@ def test_a_private_key_is_nowhere_shown(tmp_path: Path, key: Key, caplog: pytest
     assert repr(key.signer) == f"<Signer {key.signer.key}>"
     place = Place(tmp_path, str(tmp_path / "remote"))
     (tmp_path / "remote").mkdir()
-    for given in (pem, pem.replace("\n", "\\n")):
-        os.environ["MMMETA_SIGNING_KEY"] = given
+    for value in (pem, pem.replace("\n", "\\n")):
+        os.environ["MMMETA_SIGNING_KEY"] = value
         try:
             with mmmeta(tmp_path / "publisher", remote=place.url) as m:
-                m.files.upsert(
-                    {"content_hash": "a", "title": given}, ["content_hash"]
-                ) if given is None else None
+                m.files.upsert({"content_hash": "a", "title": f"{value == pem}"}, ["content_hash"])
                 m.push()
                 assert secret not in f"{m!r}{m.__dict__}"
             assert load_signer() is not None
@@ -703,11 +725,23 @@ def test_trusted_keys_that_can_not_be_read_trust_nobody(text: str, key: Key, tmp
         load_trust(tmp_path / "unused")
     with (
         environment(trusts=str(tmp_path / "missing")),
-        pytest.raises(ConfigError, match="which is not there"),
+        pytest.raises(ConfigError, match="is not there: give"),
     ):
         load_trust(file)
     with environment(trusts=""):
         assert load_trust(tmp_path / "unused") is None
+
+
+def test_a_private_key_in_the_wrong_place_is_not_shown(key: Key, tmp_path: Path) -> None:
+    pem = key.path.read_text()
+    secret = "".join(pem.splitlines()[1:-1])
+    for wrong in (pem, secret, pem.replace("\n", "\\n"), secret * 9, str(key.path)):
+        with environment(trusts=wrong), pytest.raises(ConfigError) as caught:
+            load_trust(tmp_path / "unused")
+        assert secret[:20] not in str(caught.value)
+    (tmp_path / "trusted_keys").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="trusted_keys can't be read"):
+        load_trust(tmp_path / "trusted_keys")
 
 
 # --- the file trusted_keys is private
