@@ -173,6 +173,7 @@ def test_what_is_signed_arrives_at_those_who_trust_it_and_at_all_others(place: P
     place.publish(key, "a", title="AA")
     assert place.follow(key.line)["a"] == "AA"
     assert place.follow(None, "careless")["a"] == "AA"
+    assert place.follow(key.line, "careless")["a"] == "AA", "there is nothing new, but all is to be verified"
 
 
 def test_nothing_of_a_publisher_without_a_key_is_taken(place: Place, key: Key) -> None:
