@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,6 +19,7 @@ from typing import Any
 import migrated
 import orjson
 import pytest
+from remotes.test_local import as_a_mere_user
 
 from mmmeta_core import CatalogError, LogError, __version__, mmmeta
 from mmmeta_core.changelog import open_segment, segment_name
@@ -282,3 +284,22 @@ def test_an_older_database_that_is_read_only_says_so(old: Path) -> None:
             f"{old} has format 1 and has to be brought to format 3 first, but it can't be written ("
         )
         bring_up_to_date(connection, old, Schema(migrated.create))  # nothing to write
+
+
+def test_a_snapshot_on_a_medium_that_is_read_only_says_so() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="mmmeta-test-"))  # one that others can look into
+    try:
+        shutil.copytree(GOLDEN / "metadir", folder / "medium")
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        with mmmeta(folder / "medium") as m:
+            assert m.config.types  # and Python has loaded what only root may read here
+            with as_a_mere_user(), pytest.raises(CatalogError) as caught:
+                m.inspect()
+        assert str(caught.value).startswith(
+            f"{m.paths.meta} is a published copy that this metadir has to make its own first, but it can't be written ("
+        )
+    finally:
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+        shutil.rmtree(folder)

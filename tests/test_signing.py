@@ -598,6 +598,18 @@ def test_who_signs_repeats_nothing_of_an_unsigned_head(place: Place, key: Key) -
         head = {k: v for k, v in place.head().items() if k != "signature"}
 
 
+def test_an_archive_that_is_published_where_it_lies_is_signed_from_its_first_revision_on(
+    tmp_path: Path, key: Key
+) -> None:
+    place = Place(tmp_path, str(tmp_path / "archive"))
+    for name in "ab":
+        with environment(signs=key, trusts=key.line), mmmeta(tmp_path / "archive") as m:
+            m.files.insert(content_hash=name)
+            m.push()
+            m.update()
+    assert set(place.follow(key.line)) == {"a", "b"}
+
+
 # --- keys
 
 

@@ -23,7 +23,7 @@ import orjson
 
 from mmmeta_core.atomic import fsync_file
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, Columns, fold
-from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format
+from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format, writable
 from mmmeta_core.database.sqlite import (
     atomic,
     check_version,
@@ -500,7 +500,10 @@ def open_catalog(path: Path, unique: str, *, max_columns: int = 500) -> Iterator
     with closing(connect(path, pragmas=_PRAGMAS)) as connection:
         bring_up_to_date(connection, path, Schema(partial(_create, unique=unique), STEPS))
         if not all(table_columns(connection, table) for table in _PRIVATE_TABLES):
-            with atomic(connection):
+            with (
+                writable(path, "is a published copy that this metadir has to make its own first"),
+                atomic(connection),
+            ):
                 for statement in _statements(_PRIVATE_SCHEMA):
                     connection.execute(statement)
         kept = get_value(connection, "mmmeta_info", "unique")

@@ -8,7 +8,8 @@ Nothing goes back: a database of a higher format is refused with the version of 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -43,15 +44,29 @@ def bring_up_to_date(connection: sqlite3.Connection, path: Path, schema: Schema)
     format, for another program's database, and for an older one that can't be written.
     """
     while (found := check_version(connection, path, schema.newest)) < schema.newest:
-        try:
-            with atomic(connection):
-                # Looked at again, since another process may have been faster before this one had the lock.
-                if check_version(connection, path, schema.newest) == found:
-                    _step(connection, schema, found)
-        except sqlite3.OperationalError as error:
-            if (getattr(error, "sqlite_errorcode", 0) & 0xFF) not in _NOT_WRITABLE:
-                raise
-            raise CatalogError(_not_writable(path, found, schema.newest, error)) from error
+        what = (
+            f"has format {found} and has to be brought to format {schema.newest} first"
+            if found
+            else "is empty"
+        )
+        # Looked at again in the transaction, since another process may have been faster before this one had the lock.
+        with writable(path, what), atomic(connection):
+            if check_version(connection, path, schema.newest) == found:
+                _step(connection, schema, found)
+
+
+@contextmanager
+def writable(path: Path, what: str) -> Iterator[None]:
+    """Raise `CatalogError` if the block finds that the database can't be written; `what` says why it has to be."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if (getattr(error, "sqlite_errorcode", 0) & 0xFF) not in _NOT_WRITABLE:
+            raise
+        raise CatalogError(
+            f"{path} {what}, but it can't be written ({error}): check the permissions, or copy the metadir to where it can "
+            "be written and use it there"
+        ) from error
 
 
 def set_format(connection: sqlite3.Connection, number: int) -> None:
@@ -67,11 +82,3 @@ def _step(connection: sqlite3.Connection, schema: Schema, found: int) -> None:
     else:
         schema.steps[found - 1](connection)
         set_format(connection, found + 1)
-
-
-def _not_writable(path: Path, found: int, newest: int, error: sqlite3.Error) -> str:
-    what = "is empty" if found == 0 else f"has format {found} and has to be brought to format {newest} first"
-    return (
-        f"{path} {what}, but it can't be written ({error}): check the permissions, or copy the metadir to where it can be "
-        "written and use it there"
-    )
