@@ -586,6 +586,19 @@ def test_a_publisher_who_signed_publishes_nothing_unsigned(place: Place, key: Ke
 
 
 @on_folder
+def test_a_publisher_who_signed_stays_careful_also_after_a_snapshot(place: Place, key: Key) -> None:
+    place.publish(key, "a")
+    for _ in range(5):
+        place.publish(key, "b", name="second", title=os.urandom(20000).hex())
+    with environment(signs=key), mmmeta(place.base / "publisher", remote=place.url) as m:
+        assert m.pull().snapshot
+    place.publish(None, "c", name="stranger")
+    with environment(signs=key), mmmeta(place.base / "publisher", remote=place.url) as m:
+        with pytest.raises(SignatureError, match="MMMETA_SIGNING_KEY says whom to trust"):
+            m.pull()
+
+
+@on_folder
 def test_who_signs_repeats_nothing_of_an_unsigned_head(place: Place, key: Key) -> None:
     place.publish(None, "a", title="A")
     head = place.head()
