@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from remotes.static import serving
+from test_sync import Tapped
 
 from mmmeta_core import ConfigError, LogError, RefusedError, SignatureError, mmmeta
 from mmmeta_core.head import parse_head
@@ -436,6 +437,37 @@ def test_a_segment_that_was_forged_is_not_passed_over_for_a_snapshot(place: Plac
     assert f"{segment(2)} has a signature that is not of the key" in place.refuses(key.line)
 
 
+@on_folder
+def test_a_head_that_is_read_again_is_checked_again(place: Place, key: Key) -> None:
+    for _ in range(5):
+        place.publish(key, "a", title=os.urandom(20000).hex())
+    place.publish(None, "a", name="stranger", title="evil")
+    evil = place.read("_mmmeta/meta.db")
+    snapshot = {
+        "revision": 5,
+        "size": len(evil) + 1,
+        "sha256": hashlib.sha256(evil + b"\0").hexdigest(),
+        "log_bytes": 1,
+    }
+    head = {k: v for k, v in place.head().items() if k != "signature"} | {"snapshot": snapshot}
+    good = head | {"snapshot": snapshot | {"sha256": "0" * 64}, "log_bytes": 10**9}
+    good["snapshot"]["log_bytes"] = 10**9
+    signature = key.signer.sign(HEAD, head_digest(good)).to_json()
+    place.remote.write(HEAD_NAME, orjson.dumps(good | {"signature": signature}))
+
+    remote = Tapped(place.remote)
+
+    def swap(request: tuple[str, str]) -> None:
+        if request == ("stat", "_mmmeta/meta.db"):
+            place.remote.write(HEAD_NAME, orjson.dumps(head))
+
+    remote.before = swap
+    with environment(trusts=key.line), mmmeta(place.base / "client", remote=remote) as m:
+        with pytest.raises(SignatureError, match=r"head\.json is not signed"):
+            m.pull()
+        assert m.revision == 0
+
+
 # --- before and after
 
 
@@ -593,9 +625,14 @@ def test_a_publisher_who_signed_stays_careful_also_after_a_snapshot(place: Place
     with environment(signs=key), mmmeta(place.base / "publisher", remote=place.url) as m:
         assert m.pull().snapshot
     place.publish(None, "c", name="stranger")
-    with environment(signs=key), mmmeta(place.base / "publisher", remote=place.url) as m:
-        with pytest.raises(SignatureError, match="MMMETA_SIGNING_KEY says whom to trust"):
-            m.pull()
+    careful = environment(signs=key)
+    with (
+        careful,
+        mmmeta(place.base / "publisher", remote=place.url) as m,
+        pytest.raises(SignatureError) as caught,
+    ):
+        m.pull()
+    assert "MMMETA_SIGNING_KEY says whom to trust" in str(caught.value)
 
 
 @on_folder
