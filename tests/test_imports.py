@@ -57,7 +57,7 @@ PUBLIC = {
         "with_freshness",
     ],
 }
-HEAVY = {"dagster", "pandas", "boto3", "botocore", "dataset", "sqlalchemy"}
+HEAVY = {"cryptography", "dagster", "pandas", "boto3", "botocore", "dataset", "sqlalchemy"}
 
 VERBS = """
 from mmmeta_core import mmmeta

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from remotes.static import serving
 from test_sync import Tapped
 
-from mmmeta_core import ConfigError, LogError, RefusedError, SignatureError, mmmeta
+from mmmeta_core import ConfigError, LogError, RefusedError, RemoteUnreachableError, SignatureError, mmmeta
 from mmmeta_core.head import parse_head
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, open_remote
@@ -486,6 +486,20 @@ def test_an_archive_that_was_not_signed_is_from_now_on(place: Place, key: Key) -
 
 
 @on_folder
+def test_a_first_signed_push_that_is_cut_off_before_the_head_goes_on(place: Place, key: Key) -> None:
+    place.publish(None, "a", title="A")
+    broken = Tapped(place.remote, breaks=lambda request: request == ("write", HEAD_NAME))
+    with environment(signs=key), mmmeta(place.base / "publisher", remote=broken) as m:
+        m.files.insert(content_hash="b", title="B")
+        with pytest.raises(RemoteUnreachableError):
+            m.push()
+    assert "signature" not in place.head()
+    with environment(signs=key), mmmeta(place.base / "publisher", remote=place.url) as m:
+        assert (m.push().published, m.revision) == (False, 2)
+    assert place.follow(key.line) == {"a": "A", "b": "B"}
+
+
+@on_folder
 def test_what_a_client_took_before_it_trusted_keys_is_taken_anew(place: Place, key: Key) -> None:
     place.publish(None, "a", title="A")
     shutil.copytree(place.base / "remote", place.base / "kept")
@@ -614,7 +628,14 @@ def test_a_publisher_who_signed_publishes_nothing_unsigned(place: Place, key: Ke
             with pytest.raises(ConfigError, match=r"nothing was published: .* Set MMMETA_SIGNING_KEY"):
                 m.push()
     assert (place.head()["revision"], "signature" in place.head()) == (1, True)
+    place.remote.remove(HEAD_NAME)
+    with environment(trusts=key.line), mmmeta(place.base / "newer", remote=place.url) as m:
+        assert not m.push().published
+    assert HEAD_NAME not in place.remote.names(""), (
+        "hints that are missing are not written without a signature"
+    )
     assert place.publish(key) == 2
+    assert "signature" in place.head()
 
 
 @on_folder

@@ -36,17 +36,17 @@ _TRIES: Final = 20
 
 def write_hints(
     replica: Replica, remote: Remote, catalog: Catalog, signer: Signer | None, *, only_if_behind: bool = False
-) -> None:
+) -> bool:
     """Bring the remote's hints up to the catalog's revision; a newer revision's hints stay.
 
     With `only_if_behind` it costs nothing when the last pull saw the hints of this very revision. Who signs repeats
-    nothing of a `head.json` that is not signed by a trusted key, and replaces it.
+    nothing of a `head.json` that is not signed by a trusted key, and replaces it. Returns whether they are up to date.
     """
     position = catalog.position
     if position.archive is None:
-        return
+        return False
     if only_if_behind and (catalog.local("head") or "").startswith(f"{remote.url} "):
-        return
+        return True
     mine: Snapshot | None = None
     wrote: set[str] = set()
     for _ in range(_TRIES):
@@ -66,8 +66,9 @@ def write_hints(
         if written is not None:
             if new.revision == position.revision:
                 catalog.set_local(head=f"{remote.url} {written}")
-            return
+            return True
     log.warning("%s/%s could not be brought up to date; the next push does it", remote.url, remote_name(HEAD))
+    return False
 
 
 def _head_there(replica: Replica, remote: Remote, signer: Signer | None) -> tuple[Head | None, str]:

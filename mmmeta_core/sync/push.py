@@ -106,7 +106,8 @@ def push(replica: Replica, remote: Remote) -> PushResult:
             catalog.set_local(head=None)
             if _commit(remote, written, draft):
                 _note(replica, catalog, written, signer)
-                write_hints(replica, remote, catalog, signer)
+                if write_hints(replica, remote, catalog, signer):
+                    _note_signs(catalog, signer)
                 log.info("published revision %d: %d documents", written.header.revision, written.documents)
                 return PushResult(
                     written.header.revision,
@@ -126,8 +127,16 @@ def _hint(replica: Replica, remote: Remote, catalog: Catalog, signer: Signer | N
     if signer is None and _expects_signatures(replica, catalog):
         return
     first = signer is not None and not catalog.local("signs")
-    write_hints(replica, remote, catalog, signer, only_if_behind=not first)
-    if first and catalog.position.revision:
+    if write_hints(replica, remote, catalog, signer, only_if_behind=not first):
+        _note_signs(catalog, signer)
+
+
+def _note_signs(catalog: Catalog, signer: Signer | None) -> None:
+    """Note that this metadir signs, so that from now on it is careful with what others publish.
+
+    Not before `head.json` is signed: a publisher who is killed until then has to be able to go on.
+    """
+    if signer is not None and not catalog.local("signs"):
         with atomic(catalog.connection):
             catalog.set_local(signs="1")
             catalog.note_verified(True)
@@ -250,7 +259,5 @@ def _note(replica: Replica, catalog: Catalog, written: Written, signer: Signer |
     with atomic(catalog.connection):
         catalog.mark_published(written.position, header.store)
         catalog.note_verified(signer is not None)
-        if signer is not None:
-            catalog.set_local(signs="1")
     if header.config is not None:
         catalog.set_local(config=digest(header.config))
