@@ -104,7 +104,9 @@ class Place:
     def publish(
         self, signs: Key | None, *keys: str, name: str = "publisher", trusts: str | None = None, **values: Any
     ) -> int:
-        """Publish documents; return the revision."""
+        """Publish documents; return the revision. A new publisher without trust takes what is there, whoever signed it."""
+        if trusts is None and name != "publisher" and not (self.base / name).exists():
+            self.follow(None, name)
         with environment(signs=signs, trusts=trusts), mmmeta(self.base / name, remote=self.url) as m:
             m.pull()
             m.files.upsert_many([{"content_hash": one, **values} for one in keys], ["content_hash"])
@@ -565,9 +567,14 @@ def test_several_publishers_sign_with_keys_of_their_own(place: Place, key: Key, 
         with pytest.raises(SignatureError, match=f"is signed with the key {other.signer.key}, which"):
             m.pull()
         assert m.revision == 1
-    with environment(signs=key), mmmeta(place.base / "alone", remote=place.url) as m:
-        m.pull()  # it has never signed from here, and says not whom to trust
-        m.push()
+    with (
+        environment(signs=key),
+        mmmeta(place.base / "alone", remote=place.url) as m,
+        pytest.raises(
+            SignatureError, match=f"signed with the key {other.signer.key}, which MMMETA_SIGNING_KEY"
+        ),
+    ):
+        m.pull()
     with environment(signs=key), mmmeta(place.base / "publisher", remote=place.url) as m:
         place.publish(other, "d", trusts=both, name="second")
         with pytest.raises(
@@ -636,6 +643,29 @@ def test_a_publisher_who_signed_publishes_nothing_unsigned(place: Place, key: Ke
     )
     assert place.publish(key) == 2
     assert "signature" in place.head()
+
+
+@on_folder
+def test_a_publisher_whose_metadir_is_new_signs_nothing_that_was_not(place: Place, key: Key) -> None:
+    place.publish(key, "a", title="A")
+    place.publish(key, "b", title="B", name="second")
+    with environment(signs=key), mmmeta(place.base / "third", remote=place.url) as m:
+        m.files.insert(content_hash="c")
+        assert m.push().revision == 3
+    place.publish(None, "evil", name="stranger")
+    for name in ("third", "fourth"):
+        signing, refused = (
+            environment(signs=key),
+            pytest.raises(SignatureError, match="json is not signed, but MMMETA_S"),
+        )
+        with signing, mmmeta(place.base / name, remote=place.url) as m, refused:
+            m.push()
+    with_head(place)
+    with environment(signs=key), mmmeta(place.base / "fifth", remote=place.url) as m:
+        m.files.insert(content_hash="d")
+        with pytest.raises(SignatureError, match=r"000004\.jsonl\.gz is not signed, but MMMETA_SIGNING_KEY"):
+            m.push()
+        assert m.revision == 3
 
 
 @on_folder

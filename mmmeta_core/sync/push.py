@@ -257,7 +257,8 @@ def _note(replica: Replica, catalog: Catalog, written: Written, signer: Signer |
     header = written.header
     replica.store.set_text(TIMESTAMP, header.store[TIMESTAMP])
     with atomic(catalog.connection):
+        verified = catalog.is_verified and signer is not None
         catalog.mark_published(written.position, header.store)
-        catalog.note_verified(signer is not None)
+        catalog.note_verified(verified)
     if header.config is not None:
         catalog.set_local(config=digest(header.config))

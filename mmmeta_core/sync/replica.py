@@ -55,12 +55,14 @@ class Replica:
     def trust(self, catalog: Catalog | None) -> Trust | None:
         """Return the keys of which one must have signed what is taken; None when everything is.
 
-        A publisher that has once signed from this metadir trusts its own key at least.
+        A publisher trusts its own key at least, unless this metadir has an archive from a time before it was signed.
         """
         trust, signer = load_trust(self.paths.trusted_keys), load_signer()
         if trust is not None:
             return trust.also(signer)
-        if signer is None or catalog is None or not catalog.local("signs"):
+        if signer is None:
+            return None
+        if catalog is not None and not catalog.is_verified and not catalog.local("signs"):
             return None
         return Trust((), SIGNING_KEY).also(signer)
 
