@@ -210,7 +210,7 @@ def test_a_newer_snapshot_is_refused_by_the_url_that_it_has(tmp_path: Path) -> N
         "DROP TABLE mmmeta_info",
         "UPDATE mmmeta_info SET value = '7.3.0; rm -rf /' WHERE key = 'writer'",
         "UPDATE mmmeta_info SET value = x'372e332e30' WHERE key = 'writer'",
-        "UPDATE mmmeta_info SET value = zeroblob(100000000) WHERE key = 'writer'",
+        "UPDATE mmmeta_info SET value = zeroblob(1000000) WHERE key = 'writer'",
         "DELETE FROM mmmeta_info",
         "ALTER TABLE mmmeta_info RENAME COLUMN value TO worth",
     ],

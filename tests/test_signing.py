@@ -257,6 +257,28 @@ def with_head(place: Place) -> None:
 
 
 @on_folder
+def test_who_trusts_all_refuses_what_comes_after_the_end_and_is_no_signature(place: Place, key: Key) -> None:
+    place.publish(key, "a")
+    lines = place.lines(1)
+    with_head(place)
+    for after in (
+        [lines[-1], lines[-1]],
+        [lines[-1], b"\n"],
+        [b"{}\n"],
+        [b"1\n"],
+        [lines[0]],
+        [lines[-1][:-1]],
+    ):
+        place.write(1, [*lines[:-1], *after])
+        with mmmeta(place.base / "careless", remote=place.url) as m:
+            with pytest.raises(LogError, match=r"000001\.jsonl\.gz can't be read"):
+                m.pull()
+            assert m.revision == 0
+    place.write(1, lines[:-1])
+    assert set(place.follow(None, "careless")) == {"a"}
+
+
+@on_folder
 def test_no_byte_of_a_segment_can_be_changed(place: Place, key: Key, tmp_path: Path) -> None:
     place.publish(key, "a", title="A")
     content, path = gzip.decompress(place.read(segment(1))), tmp_path / "changed"
@@ -557,6 +579,7 @@ def test_a_snapshot_without_signature_has_no_say_in_what_is_trusted(place: Place
         m.update()
 
 
+@on_folder
 def test_several_publishers_sign_with_keys_of_their_own(place: Place, key: Key, other: Key) -> None:
     both = f"{key.line}, {other.line}"
     place.publish(key, "a", trusts=both)
@@ -861,6 +884,7 @@ def test_a_private_key_in_the_wrong_place_is_not_shown(key: Key, tmp_path: Path)
 # --- the file trusted_keys is private
 
 
+@on_folder
 def test_the_file_of_trusted_keys_never_leaves_and_never_comes(place: Place, key: Key, other: Key) -> None:
     (place.base / "publisher" / "_mmmeta").mkdir(parents=True)
     (place.base / "publisher" / "_mmmeta" / "trusted_keys").write_text(key.line)
