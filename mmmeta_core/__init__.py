@@ -10,6 +10,8 @@ m.update()
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmmeta_core.writer import __version__ as __version__
+
 if TYPE_CHECKING:
     from mmmeta_core.errors import (
         CatalogError,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
         RemoteError,
         RemoteNotFoundError,
         RemoteUnreachableError,
+        SignatureError,
         StoreError,
         StoreKeyError,
         UnavailableError,
@@ -34,8 +37,6 @@ if TYPE_CHECKING:
     from mmmeta_core.metadir import Insight, Metadir, Poll, Status, SyncResult
     from mmmeta_core.metadir import Metadir as mmmeta  # noqa: N813 - the name that scripts have always used
     from mmmeta_core.types import never
-
-__version__ = "0.5.0"
 
 __all__ = [
     "CatalogError",
@@ -55,6 +56,7 @@ __all__ = [
     "RemoteError",
     "RemoteNotFoundError",
     "RemoteUnreachableError",
+    "SignatureError",
     "Status",
     "StoreError",
     "StoreKeyError",

@@ -4,12 +4,14 @@ A segment is gzipped JSON lines: a header, one line a document, and an end line 
 
     {"format": 1, "archive": …, "revision": 7, "commit": …, "previous": <sha256 of segment 6>, "at": …, "by": …, "unique": …,
      "log_bytes": <bytes of segments 1 to 6>, "columns": {"title": "text"}, "store": {"remote_last_updated": …},
-     "config": "…"}
+     "config": "…", "writer": "0.5.0"}
     {"key": "5f1c…", "set": {"title": "Contract 7", "__meta_last_updated": …}}
     {"end": 1}
+    {"signature": …, "key": …}
 
 `set` holds the columns that changed, null for those that were emptied; `columns` and `store` those that are new or
-changed with this revision; `config` the text of `config.yml` when it changed.
+changed with this revision; `config` the text of `config.yml` when it changed. The last line is there where the publisher
+signs; see `signing`.
 """
 
 from __future__ import annotations
@@ -27,9 +29,12 @@ import orjson
 
 from mmmeta_core.database.catalog import Catalog, Position
 from mmmeta_core.database.columns import column_name, fold
+from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError
+from mmmeta_core.signing import SEGMENT, Signature, Signer, Trust
 from mmmeta_core.trouble import naming
 from mmmeta_core.types import KINDS, Key, Kind, Misfit, is_key
+from mmmeta_core.writer import newer_format, version_of
 
 FORMAT: Final = 1
 FOLDER: Final = "log"
@@ -50,9 +55,13 @@ def segment_revision(name: str) -> int | None:
     return int(stem) if len(stem) == 20 and stem.isdecimal() and name.endswith(".jsonl.gz") else None
 
 
+class _NewerFormatError(ValueError):
+    """A segment that this mmmeta is too old for."""
+
+
 @dataclass(frozen=True)
 class Header:
-    """The first line of a segment."""
+    """The first line of a segment. `writer` is the mmmeta that wrote it, None where it does not say so."""
 
     archive: str
     revision: int
@@ -66,6 +75,7 @@ class Header:
     config: str | None = None
     by: str = ""
     note: str | None = None
+    writer: str | None = None
 
     def to_json(self) -> bytes:
         """Return the line."""
@@ -79,13 +89,12 @@ class Header:
         if not isinstance(values, dict):
             raise ValueError("its first line is not a header")
         written = values.pop("format", None)
-        if not isinstance(written, int) or written < 1:
+        if not isinstance(written, int) or isinstance(written, bool) or written < 1:
             raise ValueError("its first line is not a header")
         if written > FORMAT:
-            raise ValueError(
-                f"it has format {written}, this mmmeta reads up to {FORMAT}: install a newer mmmeta"
-            )
+            raise _NewerFormatError(newer_format(written, FORMAT, values.get("writer")))
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        known["writer"] = version_of(values.get("writer"))
         for name, kinds in _HEADER_TYPES.items():
             if name in known and (not isinstance(known[name], kinds) or isinstance(known[name], bool)):
                 raise ValueError(f"its header has a wrong {name!r}")
@@ -147,15 +156,24 @@ def position_after(header: Header, size: int, digest: str) -> Position:
     return Position(header.archive, header.revision, digest, header.log_bytes + size)
 
 
-def write_segment(path: Path, header: Header, deltas: Iterable[tuple[Key, Mapping[str, Any]]]) -> Written:
-    """Write a segment to the new file `path`, streaming. The same input gives the same bytes."""
-    documents = 0
+def write_segment(
+    path: Path, header: Header, deltas: Iterable[tuple[Key, Mapping[str, Any]]], signer: Signer | None = None
+) -> Written:
+    """Write a segment to the new file `path`, streaming, signed if there is a key. The same input gives the same bytes."""
+    documents, digest = 0, hashlib.sha256()
     with naming(path), path.open("xb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed:
-        packed.write(header.to_json() + b"\n")
+
+        def put(line: bytes) -> None:
+            digest.update(line)
+            packed.write(line)
+
+        put(header.to_json() + b"\n")
         for key, values in deltas:
-            packed.write(orjson.dumps({"key": key, "set": values}) + b"\n")
+            put(orjson.dumps({"key": key, "set": values}) + b"\n")
             documents += 1
-        packed.write(orjson.dumps({"end": documents}) + b"\n")
+        put(orjson.dumps({"end": documents}) + b"\n")
+        if signer is not None:
+            packed.write(orjson.dumps(signer.sign(SEGMENT, digest.digest()).to_json()) + b"\n")
     return Written(path, header, documents, path.stat().st_size, digest_of(path))
 
 
@@ -175,6 +193,8 @@ def open_segment(path: Path, name: str) -> Iterator[tuple[Header, Iterator[tuple
     with gzip.open(path, "rb") as file:
         try:
             header = Header.from_json(_line(file))
+        except _NewerFormatError as error:
+            raise LogError(f"segment {name} {error}; nothing was changed") from None
         except _UNREADABLE as error:
             raise _damaged(name, str(error)) from error
         yield header, _records(file, name)
@@ -205,8 +225,12 @@ def _records(file: gzip.GzipFile, name: str) -> Iterator[tuple[Key, Mapping[str,
                 raise ValueError(f"line {count + 2} is not a document")
             count += 1
             yield key, values
-        if record["end"] != count or file.read(1):
+        if record["end"] != count:
             raise ValueError("its end line does not match")
+        if file.peek(1):
+            Signature.of(orjson.loads(_line(file)))
+        if file.read(1):
+            raise ValueError("something comes after its end")
     except (*_UNREADABLE, KeyError, TypeError) as error:
         raise _damaged(name, str(error)) from error
 
@@ -246,10 +270,11 @@ def replay_segment(catalog: Catalog, path: Path, name: str) -> int:
             raise _damaged(name, str(misfit)) from misfit
 
 
-def replay_folder(catalog: Catalog, metadir: Path) -> int:
+def replay_folder(catalog: Catalog, metadir: Path, trust: Trust | None = None) -> int:
     """Apply the segments in `metadir/log` that are newer than the catalog; returns how many.
 
-    For metadirs that another tool copied here. Raises `LogError` for a gap.
+    For metadirs that another tool copied here. Raises `LogError` for a gap, `SignatureError` for a segment that is not
+    signed by one of the keys that are trusted, if any are.
     """
     folder = metadir / FOLDER
     revisions = [segment_revision(path.name) for path in folder.iterdir()] if folder.is_dir() else []
@@ -259,6 +284,10 @@ def replay_folder(catalog: Catalog, metadir: Path) -> int:
         path = metadir / segment_name(revision)
         if not path.is_file():
             raise LogError(f"segment {path} is missing; nothing after it was applied. Copy the metadir again")
-        replay_segment(catalog, path, str(path))
+        if trust is not None:
+            trust.check_segment(path, str(path))
+        with atomic(catalog.connection):
+            replay_segment(catalog, path, str(path))
+            catalog.note_verified(trust is not None)
         applied += 1
     return applied

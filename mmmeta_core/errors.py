@@ -9,6 +9,7 @@
     │   └── ReadOnlyColumnError(PermissionError)     a client sets a column that the publisher owns
     ├── CatalogError           (RuntimeError)        a database of the metadir is not what it should be
     ├── LogError               (RuntimeError)        a segment is missing, damaged or of another archive
+    │   └── SignatureError     (RuntimeError)        what is published is not signed by a key that is trusted here
     ├── RefusedError           (RuntimeError)        would delete too much; needs a word of the user's
     ├── FileError              (OSError)             a file or folder on this machine can't be read or written
     ├── UnavailableError       (ConnectionError)     what a handler needs for any document is not there now
@@ -62,6 +63,14 @@ class CatalogError(MmmetaError, RuntimeError):
 
 class LogError(MmmetaError, RuntimeError):
     """A segment of the change log is missing, damaged, or does not follow the one before it."""
+
+
+class SignatureError(LogError, RuntimeError):
+    """What is published is not signed by a key that is trusted here. `forged`: it claims to be."""
+
+    def __init__(self, *arguments: object, forged: bool = False) -> None:
+        super().__init__(*arguments)
+        self.forged = forged
 
 
 class RefusedError(MmmetaError, RuntimeError):

@@ -14,6 +14,9 @@ import orjson
 from mmmeta_core.errors import LogError, RemoteNotFoundError
 from mmmeta_core.paths import HEAD, META_DB, SNAPSHOT_DB, remote_name
 from mmmeta_core.remotes import Remote
+from mmmeta_core.signing import HEAD as HEAD_DOMAIN
+from mmmeta_core.signing import Signer, Trust, head_digest
+from mmmeta_core.writer import newer_format, version_of
 
 FORMAT: Final = 1
 
@@ -35,7 +38,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Head:
-    """The newest revision that was known when this was written; `store` and `config` are as of that revision."""
+    """The newest revision that was known when this was written; `store` and `config` are as of that revision.
+
+    `writer` is the mmmeta that wrote it, None where it does not say so.
+    """
 
     archive: str
     revision: int
@@ -45,17 +51,27 @@ class Head:
     snapshot: Snapshot | None = None
     store: Mapping[str, str] = field(default_factory=dict)
     config: str | None = None
+    writer: str | None = None
 
-    def to_json(self) -> bytes:
-        """Return the file's bytes."""
-        values = {"format": FORMAT, **asdict(self)}
+    def to_json(self, signer: Signer | None = None) -> bytes:
+        """Return the file's bytes, signed if there is a key."""
+        values: dict[str, Any] = {"format": FORMAT, **asdict(self)}
+        if self.writer is None:
+            del values["writer"]
         if self.snapshot is not None and self.snapshot.name == META_DB:
             del values["snapshot"]["name"]
+        if signer is not None:
+            values["signature"] = signer.sign(HEAD_DOMAIN, head_digest(values)).to_json()
         return orjson.dumps(values, option=orjson.OPT_INDENT_2) + b"\n"
 
 
-def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, str, bool]:
-    """Return the remote's head (None: it has none), its etag, and whether it is unchanged since `etag`."""
+def read_head(
+    remote: Remote, *, etag: str | None = None, trust: Trust | None = None
+) -> tuple[Head | None, str, bool]:
+    """Return the remote's head (None: it has none), its etag, and whether it is unchanged since `etag`.
+
+    Raises `LogError` for one that is damaged, `SignatureError` for one that none of the keys in `trust` has signed.
+    """
     name = remote_name(HEAD)
     try:
         blob = remote.read(name, etag=etag)
@@ -64,11 +80,15 @@ def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, 
         return None, "", False
     if blob is None:
         return None, etag or "", True
+    source = f"{remote.url}/{name}"
     try:
-        return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
+        head = parse_head(blob.data, source)
     except LogError:
         blob = remote.read(name) or blob  # it may have come in part, from a store that calls that whole
-    return parse_head(blob.data, f"{remote.url}/{name}"), blob.etag, False
+        head = parse_head(blob.data, source)
+    if trust is not None:
+        trust.check_head(blob.data, source)
+    return head, blob.etag, False
 
 
 def parse_head(data: bytes, source: str) -> Head:
@@ -76,11 +96,12 @@ def parse_head(data: bytes, source: str) -> Head:
     try:
         values: dict[str, Any] = orjson.loads(data)
         written = values.pop("format")
+        if not isinstance(written, int) or isinstance(written, bool) or written < 1:
+            raise ValueError("no format")
         if written > FORMAT:
-            raise LogError(
-                f"{source} has format {written}, this mmmeta reads up to {FORMAT}: install a newer mmmeta"
-            )
+            raise LogError(f"{source} {newer_format(written, FORMAT, values.get('writer'))}")
         known = {name: values[name] for name in Head.__dataclass_fields__ if name in values}
+        known["writer"] = version_of(values.get("writer"))
         snapshot = known.get("snapshot")
         if snapshot is not None:
             known["snapshot"] = Snapshot(

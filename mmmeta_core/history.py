@@ -22,6 +22,7 @@ from mmmeta_core.files.layout import decode_row
 from mmmeta_core.head import read_head
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote
+from mmmeta_core.signing import Trust
 from mmmeta_core.types import Key, Row, parse_time
 
 What: TypeAlias = Literal["added", "changed", "deleted", "restored", "purged"]
@@ -92,21 +93,24 @@ class Diff:
 # --- the log
 
 
-def revisions(remote: Remote, *, limit: int | None = None) -> Iterator[Revision]:
+def revisions(remote: Remote, *, limit: int | None = None, trust: Trust | None = None) -> Iterator[Revision]:
     """Yield what was published, the newest first, as far back as the log reaches.
 
     One request for `head.json`, one to see that nothing is newer, one a segment; nothing else is held than the
-    segment at hand. Raises `LogError` for a segment that is missing, damaged or was replaced.
+    segment at hand. Raises `LogError` for a segment that is missing, damaged or was replaced. With `trust` the newest have
+    to be signed, down to the one that a signed `head.json` names; each one before is named by the next.
     """
-    yield from islice(_newest_first(remote, _revision), limit)
+    yield from islice(_newest_first(remote, _revision, trust=trust), limit)
 
 
-def touches(remote: Remote, keys: Collection[Key], *, limit: int | None = None) -> Iterator[Touch]:
+def touches(
+    remote: Remote, keys: Collection[Key], *, limit: int | None = None, trust: Trust | None = None
+) -> Iterator[Touch]:
     """Yield each publish that touched the document, the newest first. `keys` are ways to write its key.
 
     Costs what `revisions` does: the whole log is read unless `limit` ends it.
     """
-    found = _newest_first(remote, lambda header, records, _: _touch(header, records, keys))
+    found = _newest_first(remote, lambda header, records, _: _touch(header, records, keys), trust=trust)
     yield from islice((touch for touch in found if touch is not None), limit)
 
 
@@ -183,15 +187,19 @@ def _newest_first(
     *,
     first: int | None = None,
     last: int = 1,
+    trust: Trust | None = None,
 ) -> Iterator[T]:
     """Read the segments down to the revision `last`, from `first` or the newest."""
     follows: str | None = None
     with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
         draft = Path(folder) / "segment"
-        newest = _newest(remote) if first is None else first
+        newest = _newest(remote, trust) if first is None else first
         later: list[_Segment[T]] = []
-        while first is None and (one := _segment(remote, newest + len(later) + 1, draft, read)) is not None:
-            later.append(one)  # head.json lags for a moment after a publish
+        while first is None:  # head.json lags for a moment after a publish
+            one = _segment(remote, newest + len(later) + 1, draft, read, trust)
+            if one is None:
+                break
+            later.append(one)
         for revision in range(newest + len(later), last - 1, -1):
             segment = later.pop() if later else _segment(remote, revision, draft, read)
             if segment is None:
@@ -206,18 +214,24 @@ def _newest_first(
             yield segment.value
 
 
-def _newest(remote: Remote) -> int:
-    head, _, _ = read_head(remote)
+def _newest(remote: Remote, trust: Trust | None) -> int:
+    head, _, _ = read_head(remote, trust=trust)
     return head.revision if head is not None else 0
 
 
 def _segment(
-    remote: Remote, revision: int, draft: Path, read: Callable[[Header, Records, int], T]
+    remote: Remote,
+    revision: int,
+    draft: Path,
+    read: Callable[[Header, Records, int], T],
+    trust: Trust | None = None,
 ) -> _Segment[T] | None:
     try:
         size = remote.fetch(remote_name(segment_name(revision)), draft, limit=MAX_SEGMENT_BYTES)
     except RemoteNotFoundError:
         return None
+    if trust is not None:
+        trust.check_segment(draft, _url(remote, revision))
     with open_segment(draft, _url(remote, revision)) as (header, records):
         if header.revision != revision:
             raise LogError(f"segment {_url(remote, revision)} says revision {header.revision}")

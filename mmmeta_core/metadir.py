@@ -33,6 +33,7 @@ from mmmeta_core.head import Head, read_head
 from mmmeta_core.legacy import Conversion, Converted
 from mmmeta_core.paths import NAME, Paths, store_name
 from mmmeta_core.remotes import Remote, UploadResult, open_remote
+from mmmeta_core.signing import load_trust
 from mmmeta_core.sources import Sources
 from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
 from mmmeta_core.trouble import explained
@@ -354,7 +355,8 @@ class Metadir:
             self.remote.check()
         with self._locked(), self._replica.catalog() as catalog:
             self._old.state(catalog)
-            result = updating.update(catalog, self.state, self.store, self.paths.root)
+            trust = self._replica.check_verified(catalog)
+            result = updating.update(catalog, self.state, self.store, self.paths.root, trust)
             self._scrub(catalog)
             return result
 
@@ -509,11 +511,11 @@ class Metadir:
         """
         from mmmeta_core import history
 
+        trust = load_trust(self.paths.trusted_keys)
         if key is None:
-            return history.revisions(self._archive(), limit=limit)
-        return history.touches(
-            self._archive(), {key} if isinstance(key, str | int) else set(key), limit=limit
-        )
+            return history.revisions(self._archive(), limit=limit, trust=trust)
+        keys = {key} if isinstance(key, str | int) else set(key)
+        return history.touches(self._archive(), keys, limit=limit, trust=trust)
 
     def prune(
         self, *, keep_days: float, dry_run: bool = False, progress: Progress | None = None
@@ -677,8 +679,9 @@ class Metadir:
     def _edit(self) -> Iterator[Catalog]:
         with self._locked(publishes=True), self._replica.catalog() as catalog:
             self._old.state(catalog)
+            trust = self._replica.check_verified(catalog)
             yield catalog
-            self.state.merge(catalog.path)
+            self.state.merge(catalog.path, verified=trust is not None)
 
 
 def _decoded(text: str | None) -> Any:

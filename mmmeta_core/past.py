@@ -21,6 +21,7 @@ from mmmeta_core.files.publish import Publisher
 from mmmeta_core.head import Head, Snapshot, read_head
 from mmmeta_core.paths import Paths, remote_name
 from mmmeta_core.remotes import Remote
+from mmmeta_core.signing import Trust, load_signer, load_trust
 from mmmeta_core.sources import Sources
 
 KEPT: Final = 4
@@ -83,11 +84,11 @@ class Pasts:
         own, purged = self._own()
         archive, head = own.archive, None
         if archive is None:
-            head, _, _ = read_head(self._remote())
+            head, _, _ = read_head(self._remote(), trust=self._trust())
             archive = head.archive if head is not None else None
         if archive is None:
             raise LogError(f"revision {revision} does not exist yet: nothing was published")
-        path = self.paths.past / f"{_short(archive)}-{revision}.db"
+        path = self.paths.past / f"{self._prefix(archive)}-{revision}.db"
         if path.exists():
             path.touch()
             return path
@@ -110,11 +111,27 @@ class Pasts:
         with open_catalog(self.paths.meta, self._config().unique) as catalog:
             return catalog.position, catalog.purged()
 
+    def _trust(self) -> Trust | None:
+        """Return the keys of which one must have signed what is read here; None when everything is."""
+        trust = load_trust(self.paths.trusted_keys)
+        return None if trust is None else trust.also(load_signer())
+
+    def _is_own_trusted(self) -> bool:
+        if self._trust() is None:
+            return True
+        with open_catalog(self.paths.meta, self._config().unique) as catalog:
+            return catalog.is_verified
+
+    def _prefix(self, archive: str) -> str:
+        """Return how the names of its catalogs begin: what was made before keys were trusted is not taken for the rest."""
+        trusted = "" if self._trust() is None else "signed:"
+        return hashlib.sha256(f"{trusted}{archive}".encode()).hexdigest()[:12]
+
     # --- building
 
     def _build(self, draft: Path, revision: int, own: Position, archive: str, head: Head | None) -> None:
         bases = self._kept(archive)
-        if own.archive == archive:
+        if own.archive == archive and self._is_own_trusted():
             bases[own.revision] = self._copy_own
         start = max((number for number in bases if number <= revision), default=0)
         if start:
@@ -122,7 +139,7 @@ class Pasts:
         if start == revision:
             return
         remote = self._remote()
-        head = head or read_head(remote)[0]
+        head = head or read_head(remote, trust=self._trust())[0]
         snapshot = head.snapshot if head is not None else None
         if snapshot is not None and not start < snapshot.revision <= revision:
             snapshot = None
@@ -135,7 +152,7 @@ class Pasts:
 
     def _kept(self, archive: str) -> dict[int, Callable[[Path], object]]:
         """Return what copies each of the catalogs that are kept, by revision."""
-        paths = self.paths.past.glob(f"{_short(archive)}-*.db")
+        paths = self.paths.past.glob(f"{self._prefix(archive)}-*.db")
         return {int(path.stem.rpartition("-")[2]): partial(shutil.copyfile, path) for path in paths}
 
     def _pays(self, snapshot: Snapshot, draft: Path) -> bool:
@@ -156,7 +173,7 @@ class Pasts:
                 remote.fetch(remote_name(snapshot.name), fetched)
                 if digest_of(fetched) != snapshot.sha256:
                     return False
-                check_whole(fetched)
+                check_whole(fetched, f"{remote.url}/{remote_name(snapshot.name)}")
                 fetched.replace(draft)
         except RemoteNotFoundError:
             return False
@@ -164,6 +181,7 @@ class Pasts:
 
     def _replay(self, remote: Remote, draft: Path, revision: int) -> bool:
         """Apply the segments up to `revision`; False when one is not there."""
+        trust = self._trust()
         with open_catalog(draft, self._config().unique) as catalog, temporary(self.paths.past) as segment:
             catalog.connection.execute("PRAGMA synchronous = OFF")  # the file is flushed when it is complete
             while catalog.position.revision < revision:
@@ -172,6 +190,8 @@ class Pasts:
                     remote.fetch(name, segment, limit=MAX_SEGMENT_BYTES)
                 except RemoteNotFoundError:
                     return False
+                if trust is not None:
+                    trust.check_segment(segment, f"{remote.url}/{name}")
                 replay_segment(catalog, segment, f"{remote.url}/{name}")
         return True
 
@@ -183,10 +203,6 @@ class Pasts:
                 self._close(past)
             with suppress(FileNotFoundError):
                 path.unlink()
-
-
-def _short(archive: str) -> str:
-    return hashlib.sha256(archive.encode()).hexdigest()[:12]
 
 
 def _unavailable(remote: Remote, revision: int) -> LogError:

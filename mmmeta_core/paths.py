@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mmmeta_core.errors import RefusedError
+
 NAME: Final = "_mmmeta"
 
 META_DB: Final = "meta.db"
@@ -15,11 +17,18 @@ STATE_DB: Final = "state.db"
 HEAD: Final = "head.json"
 CONFIG: Final = "config.yml"
 STORE: Final = "_store"
+TRUSTED_KEYS: Final = "trusted_keys"
+
+_PRIVATE: Final = (STATE_DB, f"{STATE_DB}-wal", f"{STATE_DB}-shm", "cache.db", ".lock", TRUSTED_KEYS)
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The files of a local metadir. Of these `state`, `scan`, `past` and `lock` are private and never leave the machine."""
+    """The files of a local metadir.
+
+    Of these `state`, `scan`, `past`, `lock` and `trusted_keys` are private: none leaves the machine or is taken from a
+    remote.
+    """
 
     root: Path
 
@@ -58,9 +67,18 @@ class Paths:
         """What the one writer of this metadir holds."""
         return self.root / ".lock"
 
+    @property
+    def trusted_keys(self) -> Path:
+        """Whose signatures are trusted here, unless the environment says so."""
+        return self.root / TRUSTED_KEYS
+
 
 def remote_name(name: str) -> str:
-    """Return the name of a metadir's file as the remote has it."""
+    """Return the name of a metadir's file as the remote has it. Raises `RefusedError` for a private one."""
+    if name.casefold() in _PRIVATE:
+        raise RefusedError(
+            f"{name} is private to this machine: it is neither published nor taken from a remote"
+        )
     return f"{NAME}/{name}"
 
 

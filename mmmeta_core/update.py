@@ -11,6 +11,7 @@ from typing import Final
 from mmmeta_core.changelog import replay_folder
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.state import State
+from mmmeta_core.signing import Trust
 from mmmeta_core.store import Store
 
 log = logging.getLogger(__name__)
@@ -35,18 +36,24 @@ class UpdateResult:
 
 
 def update(
-    catalog: Catalog, state: State, store: Store, metadir: Path, *, everything: bool = False
+    catalog: Catalog,
+    state: State,
+    store: Store,
+    metadir: Path,
+    trust: Trust | None = None,
+    *,
+    everything: bool = False,
 ) -> UpdateResult:
     """Merge what is new in the catalog into the state db, in one transaction. Idempotent.
 
-    Segments that another tool copied into `metadir/log` are replayed first. Afterwards the store's
+    Segments that another tool copied into `metadir/log` are replayed first, if `trust` lets them. Afterwards the store's
     `local_last_updated` is the `remote_last_updated` of what was merged, so the two differ exactly when there is more
     to merge, whatever any clock says. With `everything` all rows are compared, as for another archive. The caller holds
     the metadir's lock. Raises `LogError`, `CatalogError`.
     """
     started = time.monotonic()
-    replay_folder(catalog, metadir)
-    merged = state.merge(catalog.path, everything=everything)
+    replay_folder(catalog, metadir, trust)
+    merged = state.merge(catalog.path, everything=everything, verified=trust is not None)
     handled = catalog.store().get(_PUBLISHED)
     if handled is not None and (HANDLED not in store or store.text(HANDLED) != handled):
         store.set_text(HANDLED, handled)

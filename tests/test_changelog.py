@@ -354,7 +354,9 @@ def test_what_is_not_gzip_is_damaged(catalog: Catalog, segment: Path, data: byte
 
 def test_a_newer_format_is_refused_with_a_sentence(catalog: Catalog, tmp_path: Path) -> None:
     newer = pack(tmp_path / "newer", [b'{"format":2,"rows":"in another way"}', b"anything"])
-    assert "it has format 2, this mmmeta reads up to 1: install a newer mmmeta" in refuses(catalog, newer)
+    assert "has format 2, this mmmeta reads up to 1: install a newer mmmeta; nothing was changed" in refuses(
+        catalog, newer
+    )
 
 
 def test_fields_that_a_later_version_of_this_format_adds_are_ignored(

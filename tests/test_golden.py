@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
+import json
 import shutil
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from mmmeta_core import Metadir, mmmeta
 from mmmeta_core.changelog import open_segment
 from mmmeta_core.head import parse_head
+from mmmeta_core.signing import Trust, TrustedKey
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -64,6 +70,39 @@ def test_the_stored_segment_is_read(tmp_path: Path) -> None:
 
 def test_the_stored_head_is_read() -> None:
     assert parse_head((GOLDEN / "head.json").read_bytes(), "stored") == make.HEAD
+
+
+def test_the_stored_signed_segment_and_head_are_read_and_trusted(tmp_path: Path) -> None:
+    vector = json.loads((GOLDEN / "signing.json").read_text())
+    trust = Trust((TrustedKey(bytes.fromhex(vector["public_key"])),), "the vector")
+    segment, head = tmp_path / "segment", (GOLDEN / "head-signed.json").read_bytes()
+    segment.write_bytes(gzip.compress((GOLDEN / "segment-signed.jsonl").read_bytes()))
+    trust.check_segment(segment, "stored")
+    trust.check_head(head, "stored")
+    with open_segment(segment, "stored") as (header, records):
+        assert (header, list(records)) == (replace(make.HEADER, writer="1.2.3"), make.DOCUMENTS)
+    assert parse_head(head, "stored") == replace(make.HEAD, writer="1.2.3")
+
+
+def test_the_vector_is_what_the_format_says() -> None:
+    """By docs/format.md alone, with nothing of mmmeta."""
+    vector = json.loads((GOLDEN / "signing.json").read_text())
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(vector["public_key"]))
+    assert vector["key"] == hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
+    assert vector["trusted_keys_line"] == f"ed25519 {base64.b64encode(public.public_bytes_raw()).decode()}"
+
+    *lines, last = (GOLDEN / "segment-signed.jsonl").read_bytes().splitlines(keepends=True)
+    message = b"mmmeta segment 1\n" + hashlib.sha256(b"".join(lines)).digest()
+    assert json.loads(last) == {"signature": vector["segment"]["signature"], "key": vector["key"]}
+    public.verify(base64.b64decode(json.loads(last)["signature"]), message)
+
+    head = json.loads((GOLDEN / "head-signed.json").read_text())
+    signature = head.pop("signature")
+    canonical = json.dumps(head, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert canonical == vector["head"]["canonical"]
+    message = b"mmmeta head 1\n" + hashlib.sha256(canonical.encode()).digest()
+    assert message.hex() == vector["head"]["signed_bytes"]
+    public.verify(base64.b64decode(signature["signature"]), message)
 
 
 def test_the_stored_metadir_is_pulled(archive: Path, tmp_path: Path) -> None:

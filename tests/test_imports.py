@@ -29,6 +29,7 @@ PUBLIC = {
         "RemoteError",
         "RemoteNotFoundError",
         "RemoteUnreachableError",
+        "SignatureError",
         "Status",
         "StoreError",
         "StoreKeyError",
@@ -58,7 +59,7 @@ PUBLIC = {
         "with_freshness",
     ],
 }
-HEAVY = {"dagster", "pandas", "boto3", "botocore", "dataset", "sqlalchemy"}
+HEAVY = {"cryptography", "dagster", "pandas", "boto3", "botocore", "dataset", "sqlalchemy"}
 
 VERBS = """
 from mmmeta_core import mmmeta

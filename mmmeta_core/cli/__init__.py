@@ -2,9 +2,10 @@
 
 from mmmeta_core.cli import checking as _checking  # these add their commands to the group
 from mmmeta_core.cli import history as _history
+from mmmeta_core.cli import keys as _keys
 from mmmeta_core.cli import work as _work
 from mmmeta_core.cli.commands import cli, main
 
 __all__ = ["cli", "main"]
 
-_ = _checking, _history, _work
+_ = _checking, _history, _keys, _work

@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,7 @@ import orjson
 
 from mmmeta_core.atomic import fsync_file
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED, Columns, Fitted, fold
+from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format, writable
 from mmmeta_core.database.rebase import left, rescued_of, same
 from mmmeta_core.database.sqlite import (
     atomic,
@@ -52,7 +54,10 @@ from mmmeta_core.types import (
     utcnow,
 )
 
-VERSION: Final = 1
+STEPS: Final[tuple[Step, ...]] = ()
+"""How each format of the catalog becomes the next; see `migrations`."""
+
+VERSION: Final = 1 + len(STEPS)
 
 _SCHEMA: Final = """
 CREATE TABLE files (
@@ -194,6 +199,24 @@ class Catalog:
         """Set private notes of this metadir."""
         with atomic(self.connection):
             set_values(self.connection, "mmmeta_local", values)
+
+    # --- signatures
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether all that is published here was signed by keys that were trusted when it came."""
+        position = self.position
+        return position.revision == 0 or self.local("verified") == position.digest
+
+    def note_verified(self, verified: bool) -> None:
+        """Note that what is published here, at this revision, is covered by trusted signatures, or is not."""
+        self.set_local(verified=self.position.digest if verified else None)
+
+    def forget_private(self) -> None:
+        """Empty the private tables: whoever wrote a snapshot has no say in them."""
+        with atomic(self.connection) as connection:
+            for table in _PRIVATE_TABLES:
+                connection.execute(f"DELETE FROM {table}")
 
     # --- changes made here
 
@@ -634,11 +657,12 @@ def open_catalog(path: Path, unique: str, *, max_columns: int = 500) -> Iterator
     Raises `CatalogError` when it is unreadable, of another format, or has another key column than `unique`.
     """
     with closing(connect(path, pragmas=_PRAGMAS)) as connection, explained_database(path):
-        version = check_version(connection, path, VERSION)
-        if version == 0 or not all(table_columns(connection, table) for table in _PRIVATE_TABLES):
-            with atomic(connection):
-                if not table_columns(connection, "files"):
-                    _create(connection, unique)
+        bring_up_to_date(connection, path, Schema(partial(_create, unique=unique), STEPS))
+        if not all(table_columns(connection, table) for table in _PRIVATE_TABLES):
+            with (
+                writable(path, "is a published copy that this metadir has to make its own first"),
+                atomic(connection),
+            ):
                 for statement in _statements(_PRIVATE_SCHEMA):
                     connection.execute(statement)
         kept = get_value(connection, "mmmeta_info", "unique")
@@ -646,6 +670,7 @@ def open_catalog(path: Path, unique: str, *, max_columns: int = 500) -> Iterator
             with atomic(connection):
                 _drop(connection)
                 _create(connection, unique)
+                set_format(connection, VERSION)
         elif kept != unique:
             raise CatalogError(
                 f"{path} is keyed by {kept!r}, but the configured key is {unique!r}: set metadata.unique to {kept!r}, "
@@ -674,14 +699,14 @@ def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int
     snapshot.replace(path)
 
 
-def check_whole(path: Path) -> None:
-    """Raise `CatalogError` unless `path` is a closed SQLite database that passes its own integrity check."""
+def check_whole(path: Path, name: str) -> None:
+    """Raise `CatalogError`, which calls the file `name`, unless it passes SQLite's own check and has a format of ours."""
     with closing(connect(path, pragmas={})) as connection:
-        if check_version(connection, path, VERSION) == 0:
-            raise CatalogError(f"{path} is empty")
+        if check_version(connection, name, VERSION) == 0:
+            raise CatalogError(f"{name} is empty")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise CatalogError(f"{path} is damaged: {found}")
+            raise CatalogError(f"{name} is damaged: {found}")
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
@@ -699,7 +724,6 @@ def _create(connection: sqlite3.Connection, unique: str) -> None:
     for statement in _statements(_SCHEMA.format(key=quote(unique))):
         connection.execute(statement)
     set_values(connection, "mmmeta_info", {"unique": unique, "revision": 0})
-    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _statements(script: str) -> list[str]:

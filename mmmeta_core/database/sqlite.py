@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.trouble import database_sentence
 from mmmeta_core.types import Key, Row, Sql
+from mmmeta_core.writer import newer_format
 
 CHUNK: Final = 500
 """Rows that are looked up or written in one go; also the most parameters of one `IN (…)`."""
@@ -157,8 +158,8 @@ def upsert_rows(connection: sqlite3.Connection, unique: str, rows: Iterable[Row]
         )
 
 
-def check_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
-    """Return the schema version of the database (0: empty). Raises `CatalogError` for one that can't be used."""
+def check_version(connection: sqlite3.Connection, path: Path | str, newest: int) -> int:
+    """Return the format of the database (0: empty). Raises `CatalogError` for one that can't be used."""
     try:
         # In one statement: another process may be making the tables just now.
         version, tables = connection.execute(
@@ -169,11 +170,25 @@ def check_version(connection: sqlite3.Connection, path: Path, newest: int) -> in
             raise _busy(path) from error
         raise CatalogError(database_sentence(error, path)) from error
     if version > newest:
-        raise CatalogError(
-            f"{path} has format {version}, this mmmeta reads up to {newest}: install a newer mmmeta"
-        )
+        raise CatalogError(f"{path} {newer_format(version, newest, _writer(connection))}")
     if version == 0 and tables:
         raise CatalogError(
             f"{path} was not written by this mmmeta (an older version, or another program); move it away and run again"
         )
     return int(version)
+
+
+def _writer(connection: sqlite3.Connection) -> Any:
+    """Return which mmmeta a database of unknown format says that it is of; None if it does not, or not as this one does."""
+    try:
+        # A view of this name could compute anything, without end.
+        if connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = 'mmmeta_info' AND type != 'table'"
+        ).fetchone():
+            return None
+        row = connection.execute(
+            "SELECT value FROM mmmeta_info WHERE key = 'writer' AND typeof(value) = 'text' AND length(value) < 100"
+        ).fetchone()
+    except sqlite3.Error:
+        return None
+    return row[0] if row else None

@@ -27,9 +27,9 @@ from mmmeta_core.database.columns import (
     column_name,
     fold,
 )
+from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format
 from mmmeta_core.database.sqlite import (
     atomic,
-    check_version,
     chunks,
     connect,
     get_value,
@@ -45,7 +45,10 @@ from mmmeta_core.types import Key, Kind, Row, format_time, utcnow
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = 1
+STEPS: Final[tuple[Step, ...]] = ()
+"""How each format of the state db becomes the next; see `migrations`."""
+
+VERSION: Final = 1 + len(STEPS)
 _SCRUB: Final = "scrub"
 PRAGMAS: Final[Mapping[str, str]] = {"journal_mode": "WAL", "synchronous": "NORMAL"}
 
@@ -213,22 +216,23 @@ class State:
 
     # --- the publisher's columns
 
-    def merge(self, catalog: Path, *, everything: bool = False) -> Merged:
+    def merge(self, catalog: Path, *, everything: bool = False, verified: bool = False) -> Merged:
         """Merge what the catalog has new into the published columns, in one transaction.
 
         Looks only at rows of revisions that were not merged before, and at local changes that wait for their
-        publication; at all rows with `everything`, and when the catalog is of another archive than last time. Then
-        documents that the catalog does not have are soft-deleted here, so no state is lost.
+        publication; at all rows with `everything`, and when the catalog is of another archive than last time or is the
+        first one that is `verified`, which is that trusted signatures cover it. Then documents that the catalog does not
+        have are soft-deleted here, so no state is lost.
         """
         connection = self.connection
         connection.execute("ATTACH ? AS meta", (f"{catalog.absolute().as_uri()}?mode=rw",))
         try:
             with explained_database(self.path), atomic(connection):
-                return self._merge(connection, everything)
+                return self._merge(connection, everything, verified)
         finally:
             connection.execute("DETACH meta")
 
-    def _merge(self, connection: sqlite3.Connection, everything: bool) -> Merged:
+    def _merge(self, connection: sqlite3.Connection, everything: bool, verified: bool) -> Merged:
         info = dict(connection.execute("SELECT key, value FROM meta.mmmeta_info"))
         if info.get("unique") != self.unique:
             raise CatalogError(
@@ -237,6 +241,7 @@ class State:
         known = dict(connection.execute("SELECT key, value FROM mmmeta_info"))
         archive = info.get("archive")
         moved = everything or ("archive" in known and archive != known["archive"])
+        moved = moved or (verified and not known.get("verified"))
         # Before the first revision the catalog's rows have none: what an older version left does not wait in pending.
         whole = moved or not int(info.get("revision", 0))
         cursor = -1 if whole else int(known.get("revision", 0))
@@ -260,7 +265,12 @@ class State:
         gone = self._delete_missing(connection, now) if moved else 0
         connection.execute("DROP TABLE temp.changed")
         store = orjson.dumps(dict(connection.execute("SELECT key, value FROM meta.mmmeta_store"))).decode()
-        merged = {"archive": archive, "revision": info.get("revision", 0), "store": store}
+        merged = {
+            "archive": archive,
+            "revision": info.get("revision", 0),
+            "store": store,
+            "verified": int(verified),
+        }
         before = orjson.loads(known.get("clashes") or "[]")
         set_values(connection, "mmmeta_info", {**merged, "clashes": orjson.dumps(clashes).decode()})
         return Merged(
@@ -446,10 +456,11 @@ class State:
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = connect(self.path, pragmas=self.pragmas)
-        if check_version(connection, self.path, VERSION) == 0:
-            with atomic(connection):
-                if not table_columns(connection, "files"):
-                    self._create(connection)
+        try:
+            bring_up_to_date(connection, self.path, Schema(self._create, STEPS))
+        except BaseException:
+            connection.close()
+            raise
         if get_value(connection, "mmmeta_info", "unique") != self.unique:
             self._key_anew(connection)
         return connection
@@ -462,6 +473,7 @@ class State:
                 for table in _TABLES:
                     connection.execute(f"DROP TABLE {table}")
                 self._create(connection)
+                set_format(connection, VERSION)
                 kept = self.unique
         if kept != self.unique:
             connection.close()
@@ -474,4 +486,3 @@ class State:
         for statement in _SCHEMA:
             connection.execute(statement.format(key=quote(self.unique)))
         set_values(connection, "mmmeta_info", {"unique": self.unique, "revision": 0})
-        connection.execute(f"PRAGMA user_version = {VERSION}")

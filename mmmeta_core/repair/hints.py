@@ -12,12 +12,13 @@ from mmmeta_core.atomic import fsync_file
 from mmmeta_core.changelog import digest_of
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import open_catalog
-from mmmeta_core.errors import ConflictError, LogError, RemoteNotFoundError
+from mmmeta_core.errors import ConflictError, LogError, RemoteNotFoundError, SignatureError
 from mmmeta_core.head import Head, Snapshot, parse_head
 from mmmeta_core.paths import CONFIG, HEAD, META_DB, Paths, remote_name, store_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.remotes.base import ABSENT
 from mmmeta_core.repair.aside import database_draft
+from mmmeta_core.signing import load_signer, load_trust
 from mmmeta_core.verify import Finding
 from mmmeta_core.verify.hints import is_live
 from mmmeta_core.verify.history import Published, Truth
@@ -29,8 +30,13 @@ def rewrite(remote: Remote, paths: Paths, findings: Sequence[Finding], truth: Tr
     """Write `head.json`, the store's files, the settings and the snapshot as the log says, where they are not so.
 
     By compare-and-swap, `head.json` last, so that whoever publishes meanwhile wins. Raises `ConflictError` then,
-    `RemoteDeniedError` for one who may not write.
+    `RemoteDeniedError` for one who may not write, `SignatureError` where signatures are expected.
     """
+    if load_trust(paths.trusted_keys) is not None or load_signer() is not None:
+        raise SignatureError(
+            f"{remote.url}/{remote_name(HEAD)} has to be signed by a publisher who has seen all of it: let one push, which "
+            "writes it anew"
+        )
     for _ in range(_TRIES):
         head, etag = _read(remote)
         if head is not None and head.revision > truth.published.position.revision:

@@ -15,11 +15,14 @@ from typing import Final
 from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import digest_of
 from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.errors import SignatureError
 from mmmeta_core.head import Head, Snapshot, read_head
 from mmmeta_core.paths import CONFIG, HEAD, META_DB, NAME, SNAPSHOT_DB, Paths, remote_name, store_name
 from mmmeta_core.remotes import LocalRemote, Remote
 from mmmeta_core.remotes.base import ABSENT
+from mmmeta_core.signing import SIGNING_KEY, Signer, Trust, load_trust
 from mmmeta_core.sync.replica import Replica
+from mmmeta_core.writer import WRITER
 
 log = logging.getLogger(__name__)
 
@@ -34,31 +37,33 @@ def write_hints(
     replica: Replica,
     remote: Remote,
     catalog: Catalog,
+    signer: Signer | None,
     *,
     only_if_behind: bool = False,
     covering: int = 0,
     seen: tuple[Head | None, str] | None = None,
-) -> None:
+) -> bool:
     """Bring the remote's hints up to the catalog's revision; a newer revision's hints stay.
 
     With `only_if_behind` it costs nothing when the last pull saw the hints of this very revision. Unless the snapshot
-    there covers the revision `covering`, a new one is made. `seen` is `head.json` and its etag where the caller has just
-    read them.
+    there covers the revision `covering`, a new one is made. `seen` is what `head_there` has just returned to the caller.
+    Who signs repeats nothing of a `head.json` that is not signed by a trusted key, and replaces it. Returns whether they
+    are up to date.
     """
     position = catalog.position
     if position.archive is None:
-        return
+        return False
     if only_if_behind and (catalog.local("head") or "").startswith(f"{remote.url} "):
-        return
+        return True
     mine: Snapshot | None = None
     wrote: set[str] = set()
     for _ in range(_TRIES):
-        head, etag = seen or read_head(remote)[:2]
+        head, etag = seen or head_there(replica, remote, signer)
         seen = None
         if head is not None and head.revision > position.revision:
             # Somebody published since, and our store values may have come after theirs.
             _write_store(remote, {key: head.store.get(key) for key in wrote})
-            new = head
+            new = replace(head, writer=WRITER)
         else:
             new = _head(replica, catalog, head)
             if not is_here(replica, remote):
@@ -67,12 +72,26 @@ def write_hints(
             mine = mine or _snapshot(replica, remote, catalog, head, covering)
         new = replace(new, snapshot=mine or (head.snapshot if head else None))
         # Written even when it is the same again: only this shows that nobody else's came in between.
-        written = remote.write(remote_name(HEAD), new.to_json(), if_match=etag or ABSENT)
+        written = remote.write(remote_name(HEAD), new.to_json(signer), if_match=etag or ABSENT)
         if written is not None:
             if new.revision == position.revision:
                 catalog.set_local(head=f"{remote.url} {written}")
-            return
+            return True
     log.warning("%s/%s could not be brought up to date; the next push does it", remote.url, remote_name(HEAD))
+    return False
+
+
+def head_there(replica: Replica, remote: Remote, signer: Signer | None) -> tuple[Head | None, str]:
+    """Return the head that is there and its etag; None for one that says nothing to who signs."""
+    try:
+        head, etag, _ = read_head(remote)
+        if signer is None or head is None:
+            return head, etag
+        trust = load_trust(replica.paths.trusted_keys) or Trust((), SIGNING_KEY)
+        head, etag, _ = read_head(remote, trust=trust.also(signer))
+    except SignatureError:
+        return None, etag
+    return head, etag
 
 
 def _write_files(remote: Remote, before: Head | None, new: Head) -> set[str]:
@@ -98,6 +117,7 @@ def _head(replica: Replica, catalog: Catalog, before: Head | None) -> Head:
         log_bytes=position.log_bytes,
         store=catalog.store(),
         config=before.config if config is None and before else config,
+        writer=WRITER,
     )
 
 

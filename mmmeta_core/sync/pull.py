@@ -12,10 +12,11 @@ from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import check_follows, digest_of, open_segment, replay_segment, segment_name
 from mmmeta_core.database.catalog import Position
 from mmmeta_core.database.sqlite import atomic
-from mmmeta_core.errors import LogError, RemoteNotFoundError
+from mmmeta_core.errors import LogError, RemoteNotFoundError, SignatureError
 from mmmeta_core.head import Head, read_head
 from mmmeta_core.paths import HEAD, remote_name
 from mmmeta_core.remotes import Remote
+from mmmeta_core.signing import Trust
 from mmmeta_core.sync.replica import Replica
 from mmmeta_core.sync.segments import comes_otherwise, fetch_segment, missing
 from mmmeta_core.sync.snapshot import Came, take_snapshot
@@ -54,7 +55,9 @@ def pull(
     kill leaves a whole revision and the next pull goes on from there. Local changes that wait to be published are
     kept on top. The caller holds the metadir's lock. Raises `LogError` for a missing, damaged or foreign
     segment, and `RemoteError`; then the catalog is at the last good revision. A missing one is a
-    `RemoteUnreachableError` where a cache may be what misses it.
+    `RemoteUnreachableError` where a cache may be what misses it. Where keys are trusted, `head.json` and each segment must
+    be signed by one of them, else `SignatureError`; segments that are not may be bridged by a snapshot that a signed
+    `head.json` names, and what was pulled before without keys is replaced by one.
     """
     started = time.monotonic()
     came = Came(progress=progress)
@@ -76,17 +79,25 @@ def pull(
 
 
 def _pull(replica: Replica, remote: Remote, came: Came, probe: bool) -> Position:
-    position, known = _here(replica)
+    position, known, anew = _here(replica)
+    came.trust = _trust(replica)
+    anew = anew and came.trust is not None
     url, _, etag = (known or "").partition(" ")
-    head, new_etag, unchanged = read_head(remote, etag=etag if etag and url == remote.url else None)
+    is_known = etag and url == remote.url and not anew
+    head, new_etag, unchanged = read_head(remote, etag=etag if is_known else None, trust=came.trust)
     if unchanged and not probe:
         return position
     if head is not None:
         _check_head(head, position, remote)
         if position.revision == 0:
             _start(replica, head, remote)
-        if _snapshot_pays(head, position):
+        if anew or _snapshot_pays(head, position):
             take_snapshot(replica, remote, head, came)
+    if anew and not came.snapshot:
+        raise SignatureError(
+            f"{replica.paths.meta} was pulled without the keys that are trusted now, and {remote.url} has no "
+            "signed snapshot to take instead: move it away and pull again (state is kept)"
+        )
     position = _replay(replica, remote, head, came, probe)
     complete = head is not None and head.revision == position.revision
     if complete or (known and not (unchanged and not came.segments)):
@@ -118,12 +129,22 @@ def _check_head(head: Head, position: Position, remote: Remote) -> None:
         )
 
 
-def _here(replica: Replica) -> tuple[Position, str | None]:
-    """Return how far the catalog is, and which head it was complete with. Makes no catalog where there is none."""
+def _here(replica: Replica) -> tuple[Position, str | None, bool]:
+    """Return how far the catalog is, which head it was complete with, and whether it has what nobody verified.
+
+    Makes no catalog where there is none.
+    """
     if not replica.paths.meta.exists():
-        return Position(None, 0, "", 0), None
+        return Position(None, 0, "", 0), None, False
     with replica.catalog() as catalog:
-        return catalog.position, catalog.local("head")
+        return catalog.position, catalog.local("head"), not catalog.is_verified
+
+
+def _trust(replica: Replica) -> Trust | None:
+    if not replica.paths.meta.exists():
+        return replica.trust(None)
+    with replica.catalog() as catalog:
+        return replica.trust(catalog)
 
 
 def _start(replica: Replica, head: Head, remote: Remote) -> None:
@@ -145,27 +166,34 @@ def _snapshot_pays(head: Head, position: Position) -> bool:
 
 def _replay(replica: Replica, remote: Remote, head: Head | None, came: Came, probe: bool) -> Position:
     """Fetch and apply segments until there is no next one."""
-    if not replica.paths.root.is_dir():
-        if head is None:
-            return Position(None, 0, "", 0)
-        replica.paths.root.mkdir(parents=True)
+    if head is None and not replica.paths.root.is_dir():
+        return Position(None, 0, "", 0)
+    replica.paths.root.mkdir(parents=True, exist_ok=True)
     while True:
-        position, _ = _here(replica)
+        position, _, _ = _here(replica)
         if remote.is_cached and not probe and head is not None and position.revision == head.revision:
             return position  # to ask for the next one would have a cache remember that it is not there
         try:
-            _next(replica, remote, head, came, position, wait=not _is_behind(head, position))
+            _next(replica, remote, head, came, position)
         except RemoteNotFoundError:
             if head is None or position.revision >= head.revision:
                 return position
-            head = read_head(remote)[0] or head  # it may have been pruned since
-            if _is_behind(head, position) and take_snapshot(replica, remote, head, came, last_resort=True):
-                continue
-            raise missing(remote, position.revision + 1, head) from None
+            head = read_head(remote, trust=came.trust)[0] or head  # it may have been pruned since
+            if not _bridge(replica, remote, head, came, position, last_resort=True):
+                raise missing(remote, position.revision + 1, head) from None
+            continue
+        except SignatureError as error:
+            if error.forged or not _bridge(replica, remote, head, came, position):
+                raise
+            continue
         came.segments += 1
-        if came.progress is not None:
-            left = max(head.revision - position.revision - 1, 0) if head is not None else 0
-            came.progress(came.segments, came.segments + left)
+        _report(came, head, position)
+
+
+def _report(came: Came, head: Head | None, before: Position) -> None:
+    if came.progress is not None:
+        left = max(head.revision - before.revision - 1, 0) if head is not None else 0
+        came.progress(came.segments, came.segments + left)
 
 
 def _is_behind(head: Head | None, position: Position) -> bool:
@@ -173,28 +201,54 @@ def _is_behind(head: Head | None, position: Position) -> bool:
     return head is not None and head.snapshot is not None and head.snapshot.revision > position.revision
 
 
-def _next(
-    replica: Replica, remote: Remote, head: Head | None, came: Came, position: Position, *, wait: bool
-) -> None:
-    """Fetch and apply the segment after `position`. Raises `RemoteNotFoundError`, `LogError`."""
+def _bridge(
+    replica: Replica,
+    remote: Remote,
+    head: Head | None,
+    came: Came,
+    position: Position,
+    *,
+    last_resort: bool = False,
+) -> bool:
+    """Take the snapshot instead of a segment that can't be had, if there is one that goes further."""
+    if head is None or not _is_behind(head, position):
+        return False
+    return take_snapshot(replica, remote, head, came, last_resort=last_resort)
+
+
+def _next(replica: Replica, remote: Remote, head: Head | None, came: Came, position: Position) -> None:
+    """Fetch and apply the segment after `position`. Raises `RemoteNotFoundError`, `LogError`, `SignatureError`."""
     revision = position.revision + 1
-    source = f"{remote.url}/{remote_name(segment_name(revision))}"
     with temporary(replica.paths.root) as draft:
-        came.bytes += fetch_segment(remote, revision, draft, head, wait=wait)
+        came.bytes += fetch_segment(remote, revision, draft, head, wait=not _is_behind(head, position))
+        part = _Part(replica, draft, f"{remote.url}/{remote_name(segment_name(revision))}", position)
         try:
-            documents = _apply(replica, draft, source, position, head)
+            documents = _apply(part, head, came.trust)
         except LogError:
             if not comes_otherwise(remote, revision, draft):
                 raise
-            documents = _apply(replica, draft, source, position, head)
+            documents = _apply(part, head, came.trust)
         came.documents += documents
 
 
-def _apply(replica: Replica, draft: Path, source: str, position: Position, head: Head | None) -> int:
+@dataclass(frozen=True)
+class _Part:
+    """A segment that lies in the file `draft`, came from `source`, and is to follow `position`."""
+
+    replica: Replica
+    draft: Path
+    source: str
+    position: Position
+
+
+def _apply(part: _Part, head: Head | None, trust: Trust | None) -> int:
     """Apply one segment: documents, store and settings, or nothing.
 
     Files are written last before the transaction ends; should this be killed in between, they are taken again.
     """
+    replica, draft, source, position = part.replica, part.draft, part.source, part.position
+    if trust is not None:
+        trust.check_segment(draft, source)
     if head is not None and position.revision + 1 == head.revision and digest_of(draft) != head.digest:
         raise LogError(
             f"segment {source} is not the one that head.json names: it is damaged or was replaced; nothing "
@@ -211,4 +265,5 @@ def _apply(replica: Replica, draft: Path, source: str, position: Position, head:
         replica.take_store(header.store, before, source)
         synced = replica.take_config(header.config, catalog.local("config"), source)
         catalog.set_local(config=synced)
+        catalog.note_verified(trust is not None)
     return documents

@@ -39,14 +39,17 @@ from mmmeta_core.errors import (
     RemoteUnreachableError,
     StoreError,
 )
-from mmmeta_core.head import Head, read_head
+from mmmeta_core.head import Head
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
+from mmmeta_core.signing import Signer, load_signer
 from mmmeta_core.store import decode_value, encode_value
-from mmmeta_core.sync.hints import write_hints
+from mmmeta_core.sync.hints import head_there, write_hints
 from mmmeta_core.sync.pull import pull
 from mmmeta_core.sync.replica import TIMESTAMP, Replica, digest
+from mmmeta_core.sync.signs import check_signs, expects_signatures, note_signs
 from mmmeta_core.types import format_time, never, to_utc, utcnow
+from mmmeta_core.writer import WRITER
 
 log = logging.getLogger(__name__)
 
@@ -93,27 +96,31 @@ def push(replica: Replica, remote: Remote, *, note: str | None = None) -> PushRe
     before the commit leaves everything waiting, a kill after it is recognised by the next push. Nothing is published
     when nothing changed. The caller holds the metadir's lock. Raises `ConflictError` after losing too often,
     `RemoteDeniedError` when the remote is read only, `RemoteError` when it can't keep publishers apart, and what `pull`
-    raises.
+    raises. With `MMMETA_SIGNING_KEY` what is published is signed; the first time that this is set, and nothing else waits,
+    `head.json` and a snapshot are signed. Raises `ConfigError` without it where signatures are expected.
     """
     started = time.monotonic()
+    signer = load_signer()
     for attempt in range(_TRIES):
         pull(replica, remote, probe=attempt > 0)
         with replica.catalog() as catalog, temporary(replica.paths.root) as draft:
             waiting = _waiting(replica, catalog)
-            written = _write(catalog, draft, waiting, note)
+            written = _write(catalog, draft, waiting, note, signer)
             if written is None:
-                write_hints(replica, remote, catalog, only_if_behind=True)
+                _hint(replica, remote, catalog, signer)
                 return PushResult(catalog.position.revision, 0, 0, 0, time.monotonic() - started)
+            check_signs(replica, catalog, signer)
             _check_conditions(remote, catalog)
             # What the hints were is known no more: should this be cut off from here on, the next push looks.
             catalog.set_local(head=None)
             if _commit(remote, written, draft):
-                seen = read_head(remote)[:2]
+                seen = head_there(replica, remote, signer)
                 if _is_astray(remote, written, seen[0]):
                     remote.remove(remote_name(segment_name(written.header.revision)))
                     continue
-                _note(replica, catalog, written)
-                write_hints(replica, remote, catalog, seen=seen)
+                _note(replica, catalog, written, signer)
+                if write_hints(replica, remote, catalog, signer, seen=seen):
+                    note_signs(catalog, signer)
                 log.info("published revision %d: %d documents", written.header.revision, written.documents)
                 return PushResult(
                     written.header.revision,
@@ -126,6 +133,15 @@ def push(replica: Replica, remote: Remote, *, note: str | None = None) -> PushRe
     raise ConflictError(
         f"other publishers to {remote.url} were faster {_TRIES} times in a row; run push again"
     )
+
+
+def _hint(replica: Replica, remote: Remote, catalog: Catalog, signer: Signer | None) -> None:
+    """Mend the hints where nothing is to be published; what this metadir has been signed for is not left unsigned."""
+    if signer is None and expects_signatures(replica, catalog):
+        return
+    first = signer is not None and not catalog.local("signs")
+    if write_hints(replica, remote, catalog, signer, only_if_behind=not first):
+        note_signs(catalog, signer)
 
 
 def _waiting(replica: Replica, catalog: Catalog) -> _Waiting:
@@ -142,7 +158,9 @@ def _waiting(replica: Replica, catalog: Catalog) -> _Waiting:
     return _Waiting(store, config)
 
 
-def _write(catalog: Catalog, draft: Path, waiting: _Waiting, note: str | None) -> Written | None:
+def _write(
+    catalog: Catalog, draft: Path, waiting: _Waiting, note: str | None, signer: Signer | None
+) -> Written | None:
     """Write the next segment into `draft`; None when there is nothing to publish."""
     nothing_else = not waiting.store and waiting.config is None
     if nothing_else and next(catalog.deltas(), None) is None:
@@ -167,8 +185,9 @@ def _write(catalog: Catalog, draft: Path, waiting: _Waiting, note: str | None) -
         config=waiting.config,
         by=_publisher(),
         note=note,
+        writer=WRITER,
     )
-    return write_segment(draft, header, catalog.deltas())
+    return write_segment(draft, header, catalog.deltas(), signer)
 
 
 def _publisher() -> str:
@@ -249,11 +268,13 @@ def _is_mine(remote: Remote, name: str, written: Written) -> bool:
     raise AssertionError
 
 
-def _note(replica: Replica, catalog: Catalog, written: Written) -> None:
+def _note(replica: Replica, catalog: Catalog, written: Written, signer: Signer | None) -> None:
     """Note here what was published."""
     header = written.header
     replica.store.set_text(TIMESTAMP, header.store[TIMESTAMP])
     with atomic(catalog.connection):  # a kill in between would have the next push publish the settings again
+        verified = catalog.is_verified and signer is not None
         catalog.mark_published(written.position, header.store)
+        catalog.note_verified(verified)
         if header.config is not None:
             catalog.set_local(config=digest(header.config))

@@ -12,8 +12,9 @@ from typing import Final
 from mmmeta_core.atomic import write_atomic
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
-from mmmeta_core.errors import CatalogError, LogError, StoreError
+from mmmeta_core.errors import CatalogError, LogError, SignatureError, StoreError
 from mmmeta_core.paths import Paths
+from mmmeta_core.signing import SIGNING_KEY, Trust, load_signer, load_trust
 from mmmeta_core.store import Store, check_key, is_local
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,30 @@ class Replica:
         config = self.config()
         with open_catalog(self.paths.meta, config.unique, max_columns=config.max_columns) as catalog:
             yield catalog
+
+    def trust(self, catalog: Catalog | None) -> Trust | None:
+        """Return the keys of which one must have signed what is taken; None when everything is.
+
+        A publisher trusts its own key at least, unless this metadir has an archive from a time before it was signed.
+        """
+        trust, signer = load_trust(self.paths.trusted_keys), load_signer()
+        if trust is not None:
+            return trust.also(signer)
+        if signer is None:
+            return None
+        if catalog is not None and not catalog.is_verified and not catalog.local("signs"):
+            return None
+        return Trust((), SIGNING_KEY).also(signer)
+
+    def check_verified(self, catalog: Catalog) -> Trust | None:
+        """Return what `trust` does. Raises `SignatureError` if the catalog has anything that was taken without it."""
+        trust = self.trust(catalog)
+        if trust is not None and not catalog.is_verified:
+            raise SignatureError(
+                f"{catalog.path} has what was not pulled with the keys that {trust.source} trusts: pull first. A folder "
+                "that another tool copied can be given as the remote"
+            )
+        return trust
 
     def take_config(self, text: str | None, synced: str | None, source: str) -> str | None:
         """Write settings that were published, unless this metadir has changes of its own to them.

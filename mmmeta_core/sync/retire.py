@@ -15,9 +15,11 @@ from mmmeta_core.errors import CatalogError, ConflictError, RemoteNotFoundError
 from mmmeta_core.head import Head, Snapshot, read_head
 from mmmeta_core.paths import SNAPSHOT_DB, Paths, remote_name
 from mmmeta_core.remotes import Remote
+from mmmeta_core.signing import load_signer
 from mmmeta_core.sync.hints import write_hints
 from mmmeta_core.sync.pull import pull
 from mmmeta_core.sync.replica import Replica
+from mmmeta_core.sync.signs import check_signs
 from mmmeta_core.types import Progress
 
 _TRIES: Final = 5
@@ -51,8 +53,8 @@ def retire(
     """Remove all segments up to the revision `upto`, which the catalog has.
 
     First there has to be a snapshot of it, or of the later revision `covering`; one is written if need be, read back
-    and compared with what `head.json` says of it. Raises `ConflictError` when other publishers were in the way of that;
-    then nothing is removed.
+    and compared with what `head.json` says of it. Raises `ConflictError` when other publishers were in the way of that,
+    and `ConfigError` where that has to be signed and there is no key; then nothing is removed.
     """
     revisions = [revision for revision in listed(remote) if revision <= upto]
     if not revisions and not covering:
@@ -67,10 +69,13 @@ def retire(
 
 def _secured(replica: Replica, remote: Remote, covering: int) -> Snapshot:
     """Return a snapshot that is there, whole, and covers the revision."""
+    signer = load_signer()
     for _ in range(_TRIES):
         with replica.catalog() as catalog:
-            write_hints(replica, remote, catalog, covering=covering)
-        head, _, _ = read_head(remote)
+            check_signs(replica, catalog, signer)
+            trust = replica.trust(catalog)
+            write_hints(replica, remote, catalog, signer, covering=covering)
+        head, _, _ = read_head(remote, trust=trust)
         snapshot = head.snapshot if head is not None else None
         covers = snapshot is not None and snapshot.revision >= covering
         if (
@@ -93,7 +98,7 @@ def _is_whole(replica: Replica, remote: Remote, head: Head, snapshot: Snapshot) 
             remote.fetch(remote_name(snapshot.name), draft)
             if digest_of(draft) != snapshot.sha256:
                 return False
-            check_whole(draft)
+            check_whole(draft, f"{remote.url}/{remote_name(snapshot.name)}")
             with open_catalog(draft, head.unique) as catalog:
                 return (catalog.position.archive, catalog.position.revision) == (
                     head.archive,

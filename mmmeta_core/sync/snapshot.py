@@ -16,6 +16,7 @@ from mmmeta_core.errors import CatalogError, LogError, RemoteNotFoundError
 from mmmeta_core.head import Head, Snapshot, read_head
 from mmmeta_core.paths import CONFIG, HEAD, remote_name
 from mmmeta_core.remotes import Remote
+from mmmeta_core.signing import Trust
 from mmmeta_core.sync.replica import Replica
 from mmmeta_core.types import Progress
 
@@ -32,6 +33,7 @@ class Came:
     documents: int = 0
     snapshot: bool = False
     bytes: int = 0
+    trust: Trust | None = None
     progress: Progress | None = None
 
 
@@ -40,7 +42,8 @@ def take_snapshot(
 ) -> bool:
     """Replace the catalog by the remote's snapshot; False when what lies there is not what `head.json` names.
 
-    As a `last_resort` a later one is taken, too, whose publisher was killed before it could name it.
+    As a `last_resort` a later one is taken, too, whose publisher was killed before it could name it; but not where keys
+    are trusted, since then only what a signed `head.json` names can be.
     """
     for _ in range(_TRIES):
         snapshot = head.snapshot
@@ -51,12 +54,12 @@ def take_snapshot(
             with temporary(replica.paths.root) as draft:
                 came.bytes += remote.fetch(remote_name(snapshot.name), draft, limit=snapshot.size)
                 if digest_of(draft) == snapshot.sha256:
-                    check_whole(draft)
-                    _adopt(replica, remote, draft, snapshot, head)
+                    check_whole(draft, f"{remote.url}/{remote_name(snapshot.name)}")
+                    _adopt(replica, remote, draft, snapshot, head, verified=came.trust is not None)
                     came.snapshot = True
                     return True
-        head = read_head(remote)[0] or head
-    if last_resort and _take_newer(replica, remote, head, came):
+        head = read_head(remote, trust=came.trust)[0] or head
+    if last_resort and came.trust is None and _take_newer(replica, remote, head, came):
         return True
     log.info("the snapshot at %s is not the one that head.json names; reading the log instead", remote.url)
     return False
@@ -80,14 +83,14 @@ def _take_newer(replica: Replica, remote: Remote, head: Head, came: Came) -> boo
         except RemoteNotFoundError:
             config = None
         text = config.data.decode(errors="replace") if config is not None else head.config
-        _adopt(replica, remote, draft, newer[0], replace(head, config=text))
+        _adopt(replica, remote, draft, newer[0], replace(head, config=text), verified=False)
     came.snapshot = True
     return True
 
 
 def _recognise(draft: Path, named: Snapshot, head: Head) -> tuple[Snapshot, str] | None:
     """Return which snapshot this is and its segment's digest; None for a catalog that is worked in, or an older one."""
-    check_whole(draft)
+    check_whole(draft, str(draft))
     with closing(connect(draft, pragmas={})) as connection:
         position = Catalog(connection, draft, head.unique, 0).position
         if table_columns(connection, "mmmeta_pending") or position.archive != head.archive:
@@ -109,19 +112,24 @@ def _is_in_log(replica: Replica, remote: Remote, snapshot: Snapshot, digest: str
         return digest_of(segment) == digest
 
 
-def _adopt(replica: Replica, remote: Remote, draft: Path, snapshot: Snapshot, head: Head) -> None:
+def _adopt(
+    replica: Replica, remote: Remote, draft: Path, snapshot: Snapshot, head: Head, *, verified: bool
+) -> None:
     config = replica.config()
+    old: dict[str, str] = {}
+    synced = signs = None
+    if replica.paths.meta.exists():
+        with replica.catalog() as catalog:
+            old, synced, signs = catalog.store(), catalog.local("config"), catalog.local("signs")
     with open_catalog(draft, config.unique, max_columns=config.max_columns) as fresh:
         if fresh.position.revision != snapshot.revision or fresh.position.archive != head.archive:
             raise LogError(
                 f"{remote.url}/{remote_name(snapshot.name)} is not the snapshot that head.json names"
             )
         new = fresh.store()
-    old: dict[str, str] = {}
-    synced: str | None = None
-    if replica.paths.meta.exists():
-        with replica.catalog() as catalog:
-            old, synced = catalog.store(), catalog.local("config")
+        fresh.forget_private()
+        fresh.set_local(signs=signs)
+        fresh.note_verified(verified)
     synced = replica.take_config(head.config, synced, f"{remote.url}/{remote_name(HEAD)}")
     replica.take_store({**dict.fromkeys(old), **new}, old, remote.url)
     replace_catalog(replica.paths.meta, draft, config.unique, max_columns=config.max_columns)

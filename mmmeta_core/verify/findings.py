@@ -26,6 +26,7 @@ Code: TypeAlias = Literal[
     "head-missing",
     "head-damaged",
     "head-wrong",
+    "signature",
     "snapshot",
     "hints",
     "document-missing",

@@ -49,7 +49,7 @@ def _flaw(remote: Remote, snapshot: Snapshot, path: Path) -> str:
     if path.stat().st_size != snapshot.size or digest_of(path) != snapshot.sha256:
         return f"is not the snapshot that {HEAD} names: it has another hash"
     try:
-        check_whole(path)
+        check_whole(path, str(path))
         with closing(connect(path, pragmas={})) as connection:
             position = Catalog(connection, path, "", 0).position
     except (CatalogError, sqlite3.DatabaseError, ValueError, TypeError) as error:

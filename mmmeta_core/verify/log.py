@@ -10,15 +10,19 @@ from typing import Final
 
 from mmmeta_core.changelog import FOLDER, digest_of, segment_name, segment_revision
 from mmmeta_core.database.catalog import Position
-from mmmeta_core.errors import LogError, RemoteNotFoundError
+from mmmeta_core.errors import LogError, RemoteNotFoundError, SignatureError
 from mmmeta_core.head import Head, parse_head
 from mmmeta_core.paths import HEAD, remote_name
 from mmmeta_core.remotes import Remote
+from mmmeta_core.signing import Trust
 from mmmeta_core.verify.findings import Report
 
 MEND_LOG: Final = "restore it from a backup of the archive"
 MEND_HISTORY: Final = (
     "restore it from a backup of the archive, or move meta.db away and pull again (state is kept)"
+)
+MEND_SIGNATURE: Final = (
+    "let a publisher with a trusted key push once more, or trust the key if it is the right one"
 )
 MEND_HEAD: Final = "let a publisher push once more, or repair"
 
@@ -43,12 +47,20 @@ class Log:
         return first - 1 if snapshot is not None and snapshot.revision >= first - 1 else 0
 
 
-def look_at_log(remote: Remote, position: Position, report: Report, *, hashes: bool = True) -> Log:
+def look_at_log(
+    remote: Remote,
+    position: Position,
+    report: Report,
+    *,
+    hashes: bool = True,
+    trust: Trust | None = None,
+) -> Log:
     """Look at the log, as far as that is cheap.
 
-    With `hashes` the segments that `head.json` and the catalog name are read, and have to be the ones.
+    With `hashes` the segments that `head.json` and the catalog name are read, and have to be the ones. With `trust`
+    `head.json` has to be signed.
     """
-    head = _head(remote, report)
+    head = _head(remote, report, trust)
     # Listed after the head was read, so that what was published meanwhile is no contradiction.
     known = {position.revision, head.revision if head is not None else 0} - {0}
     revisions = listed(remote) if remote.can_list else {n for n in known if has_segment(remote, n)}
@@ -109,12 +121,16 @@ def _look_at_hashes(remote: Remote, log: Log, position: Position | None, report:
             report.find("segment-replaced", subject, what, mend)
 
 
-def _head(remote: Remote, report: Report) -> Head | None:
+def _head(remote: Remote, report: Report, trust: Trust | None) -> Head | None:
     name = remote_name(HEAD)
     url = f"{remote.url}/{name}"
     try:
         blob = remote.read(name)
-        return parse_head(blob.data, url) if blob is not None else None
+        if blob is None:
+            return None
+        head = parse_head(blob.data, url)
+        _look_at_signature(blob.data, url, trust, report)
+        return head
     except RemoteNotFoundError:
         remote.check()
         if listed(remote) if remote.can_list else has_segment(remote, 1):
@@ -127,6 +143,14 @@ def _head(remote: Remote, report: Report) -> Head | None:
             mend = "repair, or remove it and push once more: a push writes it anew"
             report.find("head-damaged", url, what, mend)
     return None
+
+
+def _look_at_signature(data: bytes, url: str, trust: Trust | None, report: Report) -> None:
+    try:
+        if trust is not None:
+            trust.check_head(data, url)
+    except SignatureError as error:
+        report.find("signature", url, f"is not to be trusted ({error})", MEND_SIGNATURE)
 
 
 def _digest(remote: Remote, revision: int) -> str | None:

@@ -11,6 +11,7 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, Position
 from mmmeta_core.paths import Paths
 from mmmeta_core.remotes import Remote
+from mmmeta_core.signing import load_trust
 from mmmeta_core.types import Progress
 from mmmeta_core.verify.databases import is_there, look_at_files, look_at_time, whole_catalog, whole_state
 from mmmeta_core.verify.deep import Deep
@@ -113,7 +114,8 @@ class _Run:
 
     def _look_at_remote(self, remote: Remote, catalog: Catalog | None, position: Position) -> None:
         depth = self.depth
-        log = look_at_log(remote, position, self.report, hashes=not depth.deep)
+        trust = load_trust(self.paths.trusted_keys)
+        log = look_at_log(remote, position, self.report, hashes=not depth.deep, trust=trust)
         self.newest = log.newest
         if depth.deep and log.newest:
             self.truth = Deep(remote, log, catalog, position, self.folder, self.report).read(self.progress)

@@ -8,15 +8,22 @@ missing: it stays as an older version wrote it.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+
+import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mmmeta_core import mmmeta
 from mmmeta_core.changelog import Header, write_segment
 from mmmeta_core.head import Head, Snapshot
+from mmmeta_core.signing import HEAD as HEAD_DOMAIN
+from mmmeta_core.signing import SEGMENT, Signer, head_digest, public_line
 
 HERE = Path(__file__).parent
 
@@ -56,6 +63,42 @@ HEAD = Head(
 )
 
 
+SEED = bytes(range(32))
+"""The private key of the signed ones; everybody knows it."""
+WRITER = "1.2.3"
+
+
+def signer() -> Signer:
+    """Return the key of the signed ones."""
+    return Signer(Ed25519PrivateKey.from_private_bytes(SEED))
+
+
+def vector(segment: str, head: str) -> dict[str, object]:
+    """Return what signing the golden segment and head goes through, step by step, for other programs to compare with."""
+    key, (*lines, last) = signer(), segment.splitlines(keepends=True)
+    content = hashlib.sha256("".join(lines).encode()).digest()
+    values = orjson.loads(head)
+    signature = values.pop("signature")
+    canonical = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+    return {
+        "private_key": SEED.hex(),
+        "public_key": key.public.hex(),
+        "trusted_keys_line": public_line(key.public),
+        "key": key.key,
+        "segment": {
+            "sha256_of_the_lines_before": content.hex(),
+            "signed_bytes": (SEGMENT + content).hex(),
+            "signature": orjson.loads(last)["signature"],
+        },
+        "head": {
+            "canonical": canonical.decode(),
+            "sha256_of_canonical": head_digest(values).hex(),
+            "signed_bytes": (HEAD_DOMAIN + head_digest(values)).hex(),
+            "signature": signature["signature"],
+        },
+    }
+
+
 def schema(path: Path) -> str:
     """Return a database's format and the statements that make it."""
     with closing(sqlite3.connect(path)) as connection:
@@ -75,7 +118,16 @@ def texts() -> Iterator[tuple[str, str]]:
         yield "state.sql", schema(m.paths.state)
         segment = write_segment(Path(folder) / "segment", HEADER, DOCUMENTS).path
         yield "segment.jsonl", gzip.decompress(segment.read_bytes()).decode()
+        signed = write_segment(
+            Path(folder) / "signed", replace(HEADER, writer=WRITER), DOCUMENTS, signer()
+        ).path
+        segment_text = gzip.decompress(signed.read_bytes()).decode()
     yield "head.json", HEAD.to_json().decode()
+    head_text = replace(HEAD, writer=WRITER).to_json(signer()).decode()
+    yield "segment-signed.jsonl", segment_text
+    yield "head-signed.json", head_text
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    yield "signing.json", orjson.dumps(vector(segment_text, head_text), option=options).decode()
 
 
 def make_metadir(path: Path) -> None:
