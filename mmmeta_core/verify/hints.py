@@ -12,7 +12,7 @@ from mmmeta_core.database.catalog import Catalog, check_whole
 from mmmeta_core.database.sqlite import connect
 from mmmeta_core.errors import CatalogError, LogError, RemoteError, RemoteNotFoundError
 from mmmeta_core.head import Head, Snapshot, parse_head
-from mmmeta_core.paths import CONFIG, HEAD, META_DB, STORE, remote_name, store_name
+from mmmeta_core.paths import CONFIG, HEAD, META_DB, NAME, STORE, remote_name, store_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.store import is_local
 from mmmeta_core.verify.findings import Report
@@ -25,7 +25,7 @@ MEND_SNAPSHOT: Final = "let a publisher repair, or restore it from a backup of t
 
 def is_live(remote: Remote, head: Head | None) -> bool:
     """Whether the remote's metadir is one that is worked in: `meta.db`, store and settings there may be ahead of the log."""
-    if remote.stat(remote_name(_LOCK)) is not None:
+    if remote.stat(f"{NAME}/{_LOCK}") is not None:
         return True
     return head is not None and head.snapshot is None and remote.stat(remote_name(META_DB)) is not None
 
