@@ -23,6 +23,7 @@ from metadirs import (
     swap,
     the_one,
 )
+from remotes.static import serving
 
 from mmmeta_core import Metadir, mmmeta
 from mmmeta_core.changelog import digest_of
@@ -115,6 +116,7 @@ AT_THE_REMOTE: dict[str, tuple[Callable[[Remote], object], list[tuple[str, str]]
     "a head's hash": (lambda r: edit_head(r, digest="0"), [(HEAD, "head-wrong")]),
     "a head's key": (lambda r: edit_head(r, unique="id"), [(HEAD, "head-wrong")]),
     "a head's settings": (lambda r: edit_head(r, config="metadata: {}"), [(HEAD, "head-wrong")]),
+    "a head's snapshot": (lambda r: edit_head(r, snapshot={**head_of(r)["snapshot"], "revision": 0}), [(META, "snapshot")]),
     "a head that lags": (lambda r: edit_head(r, revision=3), [(HEAD, "head-wrong")]),
 }  # fmt: skip
 
@@ -178,6 +180,45 @@ def test_a_log_whose_beginning_was_pruned_is_whole(alone: Metadir) -> None:
     assert "restore it" in the_one(alone.verify(deep=True, documents=0)).mend
     edit_head(remote, snapshot=None)
     assert codes(alone.verify(documents=0)) == ["segment-missing", "segment-missing"]
+
+
+def test_a_snapshot_that_is_newer_than_head_says_is_what_a_killed_publisher_leaves(alone: Metadir) -> None:
+    remote = alone.remote
+    assert remote is not None
+    before = head_of(remote)
+    with mmmeta(alone.path.parent / "publisher", remote=remote) as publisher:
+        remote.remove(META)
+        publisher.files.insert(content_hash="five")
+        publisher.push()
+    assert head_of(remote)["snapshot"]["revision"] == 5
+    edit_head(remote, **before)
+    assert alone.verify(deep=True, documents=0).findings == ()
+    sql(alone.path.parent / "remote" / META, "UPDATE files SET size = 1")
+    assert codes(alone.verify(deep=True, documents=0)) == ["snapshot"]
+
+
+def test_an_archive_that_is_published_where_it_lies_is_read_over_the_web(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    with mmmeta(tmp_path / "archive") as publisher:
+        for number in range(3):
+            publisher.files.insert(content_hash=f"k{number}", file_name=f"{number}.pdf")
+            publisher.push()
+        publisher.store["later"] = 1
+        publisher.files.insert(content_hash="later")
+        found = publisher.verify(deep=True)
+        assert (found.findings, found.replayed, found.remote_revision) == ((), 3, 3)
+    with serving(tmp_path / "archive") as web, mmmeta(tmp_path / "client", remote=web.url) as m:
+        m.sync()
+        found = m.verify(deep=True, documents=0)
+        assert (found.findings, found.segments, found.replayed, found.revision) == ((), 3, 3, 3)
+        (tmp_path / "archive" / LOG.format(2)).unlink()
+        assert codes(m.verify(deep=True, documents=0)) == ["segment-missing"]
+        (tmp_path / "archive" / HEAD).unlink()
+        why = {finding.code: finding.why for finding in m.verify(repair=True, documents=0).findings}
+        assert why == {
+            "segment-missing": "a segment is never made up",
+            "head-missing": "the log has to be there and whole for that",
+        }
 
 
 HERE: dict[str, tuple[str, str, str]] = {
