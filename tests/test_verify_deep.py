@@ -65,8 +65,9 @@ def test_a_whole_archive_is_whole_in_its_depth_and_is_not_changed(tmp_path: Path
             assert content(tmp_path) == before
 
 
-def test_a_change_that_was_taken_back_is_no_difference(tmp_path: Path, remote_url: str) -> None:
-    with publish(tmp_path, remote_url) as publisher:
+def test_a_change_that_was_taken_back_is_no_difference(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    with publish(tmp_path, str(tmp_path / "remote")) as publisher:
         for title in ("new", None):
             publisher.files.upsert({"content_hash": sha1(b"document 1"), "title": title}, ["content_hash"])
         publisher.files.insert(content_hash="b", file_name="b.pdf")

@@ -10,7 +10,7 @@ from metadirs import made
 from mmmeta_core import Metadir, mmmeta
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive in a folder and a client of it; closed."""
     base = tmp_path_factory.mktemp("built")

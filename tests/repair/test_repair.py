@@ -223,8 +223,7 @@ def test_settings_and_stored_values_come_back_as_they_were_published(site: Metad
     assert the_one(site.verify(repair=True)).why == "it is no published value"
 
 
-def test_a_download_is_replaced_by_one_that_has_the_right_hash(anywhere: Metadir, tmp_path: Path) -> None:
-    site = anywhere
+def test_a_download_is_replaced_by_one_that_has_the_right_hash(site: Metadir, tmp_path: Path) -> None:
     path = tmp_path / "downloads" / "1.pdf"
     remote = remote_of(site)
     for damage in (lambda: path.write_bytes(b"document 9"), path.unlink):
@@ -280,7 +279,7 @@ def test_an_archive_that_is_published_where_it_lies_is_repaired_from_its_own_log
             assert len(sql(client.paths.meta, SELECT)) == 5
 
 
-STEPS = int(os.environ.get("MMMETA_KILLS", "4"))
+STEPS = int(os.environ.get("MMMETA_KILLS", "3"))
 KILLED = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from killed import Steps; from mmmeta_core import mmmeta
