@@ -303,18 +303,19 @@ def test_what_the_next_update_merges_is_no_difference(alone: Metadir) -> None:
 
 def test_a_remote_that_went_on_from_an_older_backup_is_another_history(built: Path, tmp_path: Path) -> None:
     base = copied(built, tmp_path / "copy")
-    remote = open_remote(str(base / "remote"))
-    older = copied(base, tmp_path / "older")
-    for one in (remote, open_remote(str(older / "remote"))):
-        one.remove(LOG.format(4))
-    with mmmeta(tmp_path / "second", remote=older / "remote") as second:
-        edit_head(second.remote, revision=3, digest=digest_of(older / "remote" / LOG.format(3)))  # type: ignore[arg-type]
-        second.verify(deep=True, repair=True, documents=0) if second.paths.root.exists() else None
+    remote = open_remote(base / "remote")
+    remote.remove(LOG.format(4))
+    edit_head(remote, revision=3, digest=digest_of(base / "remote" / LOG.format(3)))
+    with mmmeta(tmp_path / "second", remote=remote) as second:
         second.pull()
         second.files.insert(content_hash="four")
         second.push()
-    with mmmeta(base / "client", remote=older / "remote") as client:
-        assert codes(client.verify(deep=True, documents=0)) == ["set-back"]
+    with mmmeta(base / "client", remote=remote) as client:
+        before = client.paths.meta.read_bytes()
+        finding = the_one(client.verify(deep=True, documents=0))
+        assert (finding.code, "was set back" in finding.what) == ("set-back", True)
+        assert "histories" in the_one(client.verify(repair=True, documents=0)).why
+        assert client.paths.meta.read_bytes() == before
 
 
 def test_documents_are_read_and_compared_with_their_hash(tmp_path: Path, remote_url: str) -> None:
