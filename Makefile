@@ -41,7 +41,7 @@ soak: $(STAMP)
 
 # Bits flip in a metadir, a thousand of each kind, and a repair is killed at each of its steps; minutes.
 test-flips: $(STAMP)
-	MMMETA_FLIPS=1000 MMMETA_KILLS=1000 $(BIN)/python -m pytest -n auto tests/test_repair_flips.py tests/test_repair.py
+	MMMETA_FLIPS=1000 MMMETA_KILLS=1000 $(BIN)/python -m pytest -n auto tests/repair
 
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo

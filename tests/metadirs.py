@@ -18,10 +18,16 @@ from mmmeta_core.verify import Finding, VerifyResult
 LOG = "_mmmeta/log/{:020d}.jsonl.gz"
 HEAD = "_mmmeta/head.json"
 META = "_mmmeta/meta.db"
+SELECT = "SELECT content_hash, file_name, size, __deleted_at FROM files"
 
 
 def sha1(data: bytes) -> str:
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+KEYS = {number: sha1(f"document {number}".encode()) for number in (1, 2, 3)}
+PUBLISHED = {(key, f"{number}.pdf", len("document 1"), None) for number, key in KEYS.items()}
+"""What the publisher says, as SELECT gives it: key, name, size, deleted."""
 
 
 def publish(base: Path, remote_url: str, numbers: range = range(1, 4)) -> Metadir:
@@ -103,3 +109,58 @@ def sql(path: Path, *statements: str) -> list[tuple[Any, ...]]:
 def copied(base: Path, to: Path) -> Path:
     shutil.copytree(base, to)
     return to
+
+
+def made(base: Path, remote_url: str) -> Metadir:
+    """A client with a download, a mark, a note and a failure of its own; its databases are closed."""
+    with publish(base, remote_url) as publisher:
+        publisher.store["note"] = "kept"
+        publisher.push()
+    with mmmeta(base / "client", remote=remote_url) as m:
+        m.sync()
+        m.files.process(
+            lambda file: {"page": file["file_name"]}, mark="imported", file_name=["1.pdf", "2.pdf"]
+        )
+        m.files.process(lambda file: 1 / 0, mark="parsed", file_name="3.pdf")
+    return m
+
+
+def own(m: Metadir) -> Any:
+    """The client's own columns and notes, as SQLite has them."""
+    path = m.paths.state
+    return (
+        sorted(sql(path, "SELECT content_hash, imported, page, downloaded, downloaded_path FROM files")),
+        sorted(
+            sql(path, "SELECT mark, key, attempts, error, failed_at, done_at, done_version FROM mmmeta_work")
+        ),
+        sorted(sql(path, "SELECT mark, settings, last_run FROM mmmeta_pipelines")),
+        sorted(sql(path, "SELECT * FROM mmmeta_downloads")),
+        sorted(sql(path, "SELECT name, kind FROM mmmeta_columns WHERE owner = 'client'")),
+    )
+
+
+def remote_of(m: Metadir) -> Remote:
+    assert m.remote is not None
+    return m.remote
+
+
+def asides(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*.damaged-*"))
+
+
+def mended(m: Metadir, *expected: str) -> VerifyResult:
+    """Repair, which a dry run has told without changing anything, and see that all is whole afterwards."""
+    base = m.path.parent
+    before = content(base)
+    told = m.verify(repair=True, dry_run=True)
+    assert content(base) == before
+    done = m.verify(repair=True)
+    m.close()
+    assert done.findings == ()
+    assert {(one.subject, one.what) for one in told.repaired} <= {
+        (one.subject, one.what) for one in done.repaired
+    }
+    assert sorted({one.subject.rpartition("/")[2] for one in done.repaired}) == sorted(expected)
+    again = m.verify(deep=True, hashes=True, documents=None, downloads=None)
+    assert (again.findings, again.repaired) == ((), ())
+    return done

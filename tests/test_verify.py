@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
+from metadirs import HEAD, LOG, content, edit_head, overwrite, publish, sql, swap, the_one
 from shell import Result
 from shell import mmmeta as shell
 
 from mmmeta_core import Metadir, RemoteNotFoundError, mmmeta
 from mmmeta_core.remotes import Remote, open_remote
-from mmmeta_core.verify import Finding, VerifyResult, fill
-
-LOG = "_mmmeta/log/{:020d}.jsonl.gz"
-HEAD = "_mmmeta/head.json"
-
-
-def sha1(data: bytes) -> str:
-    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
-
-
-def publish(base: Path, remote_url: str, numbers: range = range(1, 4)) -> Metadir:
-    """One revision a document, which lies in the archive: 1.pdf, 2.pdf, …"""
-    publisher = mmmeta(base / "publisher", remote=remote_url)
-    for number in numbers:
-        data = f"document {number}".encode()
-        open_remote(remote_url).write(f"{number}.pdf", data)
-        publisher.files.insert(content_hash=sha1(data), file_name=f"{number}.pdf", size=len(data))
-        publisher.push()
-    return publisher
+from mmmeta_core.verify import fill
 
 
 @pytest.fixture
@@ -49,17 +29,6 @@ def alone(tmp_path: Path) -> Iterator[Metadir]:
         m.download(tmp_path / "downloads", file_name="1.pdf")
         m.close()
         yield m
-
-
-def content(*folders: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
-
-
-def the_one(result: VerifyResult) -> Finding:
-    (finding,) = result.findings
-    assert not result.whole
-    assert finding.mend
-    return finding
 
 
 def test_what_is_whole_is_looked_at_and_not_changed(tmp_path: Path, remote_url: str) -> None:
@@ -94,18 +63,6 @@ def test_what_waits_for_its_publication_is_not_looked_for(alone: Metadir, tmp_pa
         publisher.files.insert(content_hash="new", file_name="not there yet.pdf")
         found = publisher.verify()
         assert (found.whole, found.documents) == (True, 3)
-
-
-def edit_head(remote: Remote, **values: Any) -> None:
-    blob = remote.read(HEAD)
-    assert blob is not None
-    remote.write(HEAD, orjson.dumps({**orjson.loads(blob.data), **values}))
-
-
-def swap(remote: Remote, one: str, other: str) -> None:
-    blob = remote.read(other)
-    assert blob is not None
-    remote.write(one, blob.data)
 
 
 AT_THE_REMOTE: dict[str, tuple[Callable[[Remote], object], str, str]] = {
@@ -153,18 +110,6 @@ def test_a_remote_that_was_set_back_is_found(alone: Metadir) -> None:
     assert missing.subject.endswith(HEAD)
     assert "set back" in set_back.what
     assert set_back.subject.endswith(LOG.format(3))
-
-
-def overwrite(path: Path, offset: int, data: bytes = b"\xff" * 3000) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        file.write(data)
-
-
-def sql(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for statement in statements:
-            connection.execute(statement)
 
 
 HERE: dict[str, tuple[str, Callable[[Path], object], str]] = {

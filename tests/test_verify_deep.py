@@ -23,6 +23,7 @@ from metadirs import (
     swap,
     the_one,
 )
+from remotes.static import serving
 
 from mmmeta_core import Metadir, mmmeta
 from mmmeta_core.changelog import digest_of
@@ -64,8 +65,9 @@ def test_a_whole_archive_is_whole_in_its_depth_and_is_not_changed(tmp_path: Path
             assert content(tmp_path) == before
 
 
-def test_a_change_that_was_taken_back_is_no_difference(tmp_path: Path, remote_url: str) -> None:
-    with publish(tmp_path, remote_url) as publisher:
+def test_a_change_that_was_taken_back_is_no_difference(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    with publish(tmp_path, str(tmp_path / "remote")) as publisher:
         for title in ("new", None):
             publisher.files.upsert({"content_hash": sha1(b"document 1"), "title": title}, ["content_hash"])
         publisher.files.insert(content_hash="b", file_name="b.pdf")
@@ -115,6 +117,7 @@ AT_THE_REMOTE: dict[str, tuple[Callable[[Remote], object], list[tuple[str, str]]
     "a head's hash": (lambda r: edit_head(r, digest="0"), [(HEAD, "head-wrong")]),
     "a head's key": (lambda r: edit_head(r, unique="id"), [(HEAD, "head-wrong")]),
     "a head's settings": (lambda r: edit_head(r, config="metadata: {}"), [(HEAD, "head-wrong")]),
+    "a head's snapshot": (lambda r: edit_head(r, snapshot={**head_of(r)["snapshot"], "revision": 0}), [(META, "snapshot")]),
     "a head that lags": (lambda r: edit_head(r, revision=3), [(HEAD, "head-wrong")]),
 }  # fmt: skip
 
@@ -178,6 +181,45 @@ def test_a_log_whose_beginning_was_pruned_is_whole(alone: Metadir) -> None:
     assert "restore it" in the_one(alone.verify(deep=True, documents=0)).mend
     edit_head(remote, snapshot=None)
     assert codes(alone.verify(documents=0)) == ["segment-missing", "segment-missing"]
+
+
+def test_a_snapshot_that_is_newer_than_head_says_is_what_a_killed_publisher_leaves(alone: Metadir) -> None:
+    remote = alone.remote
+    assert remote is not None
+    before = head_of(remote)
+    with mmmeta(alone.path.parent / "publisher", remote=remote) as publisher:
+        remote.remove(META)
+        publisher.files.insert(content_hash="five")
+        publisher.push()
+    assert head_of(remote)["snapshot"]["revision"] == 5
+    edit_head(remote, **before)
+    assert alone.verify(deep=True, documents=0).findings == ()
+    sql(alone.path.parent / "remote" / META, "UPDATE files SET size = 1")
+    assert codes(alone.verify(deep=True, documents=0)) == ["snapshot"]
+
+
+def test_an_archive_that_is_published_where_it_lies_is_read_over_the_web(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    with mmmeta(tmp_path / "archive") as publisher:
+        for number in range(3):
+            publisher.files.insert(content_hash=f"k{number}", file_name=f"{number}.pdf")
+            publisher.push()
+        publisher.store["later"] = 1
+        publisher.files.insert(content_hash="later")
+        found = publisher.verify(deep=True)
+        assert (found.findings, found.replayed, found.remote_revision) == ((), 3, 3)
+    with serving(tmp_path / "archive") as web, mmmeta(tmp_path / "client", remote=web.url) as m:
+        m.sync()
+        found = m.verify(deep=True, documents=0)
+        assert (found.findings, found.segments, found.replayed, found.revision) == ((), 3, 3, 3)
+        (tmp_path / "archive" / LOG.format(2)).unlink()
+        assert codes(m.verify(deep=True, documents=0)) == ["segment-missing"]
+        (tmp_path / "archive" / HEAD).unlink()
+        why = {finding.code: finding.why for finding in m.verify(repair=True, documents=0).findings}
+        assert why == {
+            "segment-missing": "a segment is never made up",
+            "head-missing": "the log has to be there and whole for that",
+        }
 
 
 HERE: dict[str, tuple[str, str, str]] = {
@@ -261,18 +303,19 @@ def test_what_the_next_update_merges_is_no_difference(alone: Metadir) -> None:
 
 def test_a_remote_that_went_on_from_an_older_backup_is_another_history(built: Path, tmp_path: Path) -> None:
     base = copied(built, tmp_path / "copy")
-    remote = open_remote(str(base / "remote"))
-    older = copied(base, tmp_path / "older")
-    for one in (remote, open_remote(str(older / "remote"))):
-        one.remove(LOG.format(4))
-    with mmmeta(tmp_path / "second", remote=older / "remote") as second:
-        edit_head(second.remote, revision=3, digest=digest_of(older / "remote" / LOG.format(3)))  # type: ignore[arg-type]
-        second.verify(deep=True, repair=True, documents=0) if second.paths.root.exists() else None
+    remote = open_remote(base / "remote")
+    remote.remove(LOG.format(4))
+    edit_head(remote, revision=3, digest=digest_of(base / "remote" / LOG.format(3)))
+    with mmmeta(tmp_path / "second", remote=remote) as second:
         second.pull()
         second.files.insert(content_hash="four")
         second.push()
-    with mmmeta(base / "client", remote=older / "remote") as client:
-        assert codes(client.verify(deep=True, documents=0)) == ["set-back"]
+    with mmmeta(base / "client", remote=remote) as client:
+        before = client.paths.meta.read_bytes()
+        finding = the_one(client.verify(deep=True, documents=0))
+        assert (finding.code, "was set back" in finding.what) == ("set-back", True)
+        assert "histories" in the_one(client.verify(repair=True, documents=0)).why
+        assert client.paths.meta.read_bytes() == before
 
 
 def test_documents_are_read_and_compared_with_their_hash(tmp_path: Path, remote_url: str) -> None:

@@ -38,7 +38,7 @@ def verify(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Tell whether catalog, state, log and documents are whole; mend them."""
+    """Tell whether everything is whole, and mend what can be proven."""
     from mmmeta_core.cli.printing import echo_json, plain, text
     from mmmeta_core.cli.progress import progress_bar
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -18,6 +18,7 @@ from mmmeta_core.database.sqlite import atomic, connect, get_value, table_column
 from mmmeta_core.errors import CatalogError, MmmetaError, StoreError
 from mmmeta_core.paths import Paths
 from mmmeta_core.repair.aside import check_unused, database_copy, database_draft, keep_aside, take_place
+from mmmeta_core.repair.reading import mend_header
 from mmmeta_core.store import check_key, is_local
 from mmmeta_core.sync import Replica
 from mmmeta_core.types import Key, is_key, to_json
@@ -91,7 +92,9 @@ def _copy(path: Path, draft: Path) -> None:
 def _carry_over(aside: Path, fresh: Catalog, config: Config) -> _Old:
     """Take over what waits in the old catalog, from a copy of it in which nothing is left that does not make sense."""
     old = _Old()
-    with database_copy(aside, fresh.path.parent) as copy, _opened(copy, fresh.unique, config) as older:
+    with database_copy(aside, fresh.path.parent) as copy, ExitStack() as stack:
+        mend_header(copy, fresh.path)
+        older = stack.enter_context(_opened(copy, fresh.unique, config))
         if older is None:
             return old
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -83,6 +84,9 @@ def _concluded(result: VerifyResult, planned: Plan, done: Sequence[Repair]) -> V
 def _apply(site: Site, truth: Truth | None, planned: Plan) -> Iterator[Repair | Finding]:
     """Do what is planned; yield what was done, and the findings that it failed at with the reason."""
     for stage, findings in planned.steps.items():
+        if stage == "downloads":
+            yield from _fetch(site, findings)
+            return
         for some in _together(stage, findings):
             try:
                 said = _mend(site, truth, stage, some)
@@ -96,9 +100,19 @@ def _apply(site: Site, truth: Truth | None, planned: Plan) -> Iterator[Repair | 
             return  # everything is to be read anew with these
 
 
+def _fetch(site: Site, findings: Sequence[Finding]) -> Iterator[Repair | Finding]:
+    """Fetch downloads again, each on its own."""
+    with closing(downloads.Again(site.paths, site.state_db, site.sources)) as again:
+        for finding in findings:
+            try:
+                yield Repair(finding.subject, finding.what, again.fetch(finding))
+            except (MmmetaError, OSError, sqlite3.Error) as error:
+                yield replace(finding, why=str(error))
+
+
 def _together(stage: Stage, findings: Sequence[Finding]) -> list[Sequence[Finding]]:
     """Return which findings one repair mends: files each on their own, a database or the hints as a whole."""
-    return [[one] for one in findings] if stage in ("settings", "store", "downloads") else [findings]
+    return [[one] for one in findings] if stage in ("settings", "store") else [findings]
 
 
 def _mend(site: Site, truth: Truth | None, stage: Stage, findings: Sequence[Finding]) -> str:
@@ -114,9 +128,7 @@ def _mend(site: Site, truth: Truth | None, stage: Stage, findings: Sequence[Find
         return with_log[stage](truth)
     if stage == "salvage":
         return salvage.salvage(site.paths, site.state_db)
-    if stage == "state":
-        return state.mend(site.paths, site.state_db)
-    return downloads.fetch_again(site.paths, site.state_db, site.sources, findings[0])
+    return state.mend(site.paths, site.state_db)
 
 
 def _remote(site: Site) -> Remote:

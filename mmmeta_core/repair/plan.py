@@ -38,6 +38,7 @@ NEVER: Final[Mapping[Code, str]] = {
     "segment-replaced": "a segment is never made up",
     "set-back": "which of the two histories is to go on is yours to say",
     "other-archive": "which of the two archives is meant is yours to say",
+    "signature": "whom to trust is yours to say",
     "state-values": "what the values were is not known",
     "document-missing": "documents in the archive are the publisher's",
     "document-size": "documents in the archive are the publisher's",
@@ -47,7 +48,7 @@ NEVER: Final[Mapping[Code, str]] = {
     "download-unreadable": "the file can't be read, which a repair can't change",
 }
 """What is never mended, and why."""
-_HISTORY: Final[frozenset[Code]] = frozenset({"key", "newer", "set-back", "other-archive"})
+_HISTORY: Final[frozenset[Code]] = frozenset({"key", "newer", "set-back", "other-archive", "signature"})
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,19 @@ _FARTHEST: Final = 2**48
 _LOST: Final = object()
 
 
-@contextmanager
-def damaged(path: Path, model: Path) -> Iterator[sqlite3.Connection]:
-    """Open a damaged database, which is a copy that may be changed; `model` is a sound one of the same kind."""
+def mend_header(path: Path, model: Path) -> None:
+    """Write what begins every database of this kind over the beginning of a copy of a damaged one."""
     with path.open("rb+") as file, model.open("rb") as sound:
         header = sound.read(100)
         for first, last in _CONSTANT:
             file.seek(first)
             file.write(header[first:last])
+
+
+@contextmanager
+def damaged(path: Path, model: Path) -> Iterator[sqlite3.Connection]:
+    """Open a damaged database, which is a copy that may be changed; `model` is a sound one of the same kind."""
+    mend_header(path, model)
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
     try:
         connection.text_factory = bytes

@@ -55,7 +55,7 @@ def salvage(paths: Paths, state_db: Path) -> str:
     """Put a state db that is whole in the place of a damaged one; return what could be taken over.
 
     A document whose own columns can't be read has none, and is due again. Raises `CatalogError` when nothing can be read at
-    all, or another process has the database open; then everything is as it was.
+    all, or another process has the database open; then that is as it was.
     """
     config = Config.load(paths.config)
     if not paths.meta.exists():

@@ -94,7 +94,10 @@ def look_at_time(paths: Paths, published: Mapping[str, str], report: Report) -> 
         return
     except StoreError:
         return  # is a finding already
-    there = decode_value(published[PUBLISHED_TIME])
+    try:
+        there = decode_value(published[PUBLISHED_TIME])
+    except StoreError:
+        there = None
     if not isinstance(here, datetime) or (isinstance(there, datetime) and here < there):
         report.find("store", path, "is not the time that the catalog has", _MEND_STORE)
 

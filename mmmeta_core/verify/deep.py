@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,7 +18,7 @@ from mmmeta_core.types import Progress
 from mmmeta_core.verify.compare import catalog_differences
 from mmmeta_core.verify.databases import MEND_META, readable
 from mmmeta_core.verify.findings import Report
-from mmmeta_core.verify.hints import MEND_SNAPSHOT, fetch_snapshot, look_at_hints
+from mmmeta_core.verify.hints import MEND_SNAPSHOT, Fetched, fetch_snapshot, look_at_hints
 from mmmeta_core.verify.history import NOWHERE, History, Published, Sources, Truth, Watch, read_history
 from mmmeta_core.verify.log import MEND_HISTORY, Log, segment_url
 
@@ -47,33 +48,35 @@ class Deep:
 
     def read(self, progress: Progress | None) -> Truth | None:
         """Return what the log says, if it is whole."""
-        head, snapshot = self.log.head, self.folder / "snapshot.db"
-        has_snapshot = fetch_snapshot(self.remote, self.log, snapshot, self.report)
+        head = self.log.head
+        fetched = fetch_snapshot(self.remote, self.log, self.folder / "snapshot.db")
         is_other = head is not None and self.position.archive != head.archive
         history = read_history(
-            Sources(self.remote, self.log, snapshot if has_snapshot else None, self.folder),
+            Sources(
+                self.remote, self.log, fetched.path if fetched and not fetched.flaw else None, self.folder
+            ),
             NOWHERE if is_other else self.position,
-            self._watches(snapshot if has_snapshot else None),
+            self._watches(fetched),
             self.report,
             progress,
         )
         self._judge_catalog(history)
-        self._judge_snapshot(history)
+        self._judge_snapshot(history, fetched)
         if history.truth is not None:
             if history.truth.published.position.archive == self.position.archive:
                 self.report.drop("other-archive")  # head.json is what is wrong then
             look_at_hints(self.remote, head, self.at_head, history.truth.published, self.report)
         return history.truth
 
-    def _watches(self, snapshot: Path | None) -> dict[int, Watch]:
+    def _watches(self, snapshot: Fetched | None) -> dict[int, Watch]:
         head, watches = self.log.head, defaultdict[int, list[Watch]](list)
         if head is not None:
             watches[head.revision].append(self._note_head)
         if self.catalog is not None and self.position.revision:
             watches[self.position.revision].append(partial(self._compare, self.catalog, "here"))
             watches[self.log.newest].append(partial(self._compare, self.catalog, "at_newest"))
-        if snapshot is not None and head is not None and head.snapshot is not None:
-            watches[head.snapshot.revision].append(partial(self._compare_snapshot, snapshot))
+        if snapshot is not None and snapshot.revision:
+            watches[snapshot.revision].append(partial(self._compare_snapshot, snapshot.path))
         return {revision: partial(_all, some) for revision, some in watches.items()}
 
     def _note_head(self, _: Catalog, published: Published) -> None:
@@ -86,10 +89,13 @@ class Deep:
             setattr(self, name, _Compared(published.position == self.position, differences))
 
     def _compare_snapshot(self, path: Path, rebuilt: Catalog, published: Published) -> None:
-        with closing(connect(path, pragmas={})) as connection:
-            copy = Catalog(connection, path, published.unique, 0)
-            same = copy.position == published.position
-            differences = list(catalog_differences(connection, rebuilt.path, published.unique))
+        try:
+            with closing(connect(path, pragmas={})) as connection:
+                copy = Catalog(connection, path, published.unique, 0)
+                same = copy.position == published.position
+                differences = list(catalog_differences(connection, rebuilt.path, published.unique))
+        except sqlite3.DatabaseError as error:
+            same, differences = True, [f"it can't be read: {error}"]
         self.report.counts["compared"] += rebuilt.count(deleted=None)
         self.at_snapshot = _Compared(same, differences)
 
@@ -112,17 +118,14 @@ class Deep:
             what = "is not the one that this catalog was made from: the remote was set back, and published to since"
             self.report.find("set-back", subject, what, MEND_HISTORY)
 
-    def _judge_snapshot(self, history: History) -> None:
-        found = self.at_snapshot
-        if (
-            found is None
-            or (not found.is_there and history.bad)
-            or not (found.differences or not found.is_there)
-        ):
-            return
-        what = "; ".join(found.differences) or "its place in the log is another"
-        subject = f"{self.remote.url}/{remote_name(META_DB)}"
-        self.report.find("snapshot", subject, f"is not what the log says ({what})", MEND_SNAPSHOT)
+    def _judge_snapshot(self, history: History, fetched: Fetched | None) -> None:
+        found, what = self.at_snapshot, fetched.flaw if fetched is not None else ""
+        is_same = found is not None and found.is_there and not found.differences
+        if not what and found is not None and not is_same and (found.is_there or not history.bad):
+            differences = "; ".join(found.differences) or "its place in the log is another"
+            what = f"is not what the log says ({differences})"
+        if what and not (is_same and fetched is not None and fetched.newer):
+            self.report.find("snapshot", f"{self.remote.url}/{remote_name(META_DB)}", what, MEND_SNAPSHOT)
 
     def _differences(self, catalog: Catalog, rebuilt: Catalog) -> list[str] | None:
         """Return how the catalog differs; None when somebody has changed it meanwhile, or it can't be read."""

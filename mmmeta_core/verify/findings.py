@@ -80,7 +80,7 @@ class VerifyResult:
     were compared with what they come from. Of the documents in the catalog `documents` were looked for in the archive, and
     of these `hashed` were read and have the right content. `elsewhere` are not there, but the publisher names another
     place for them; `unnamed` documents have no file name and can't be looked for. `downloads` are files on this machine.
-    `repaired` is what a repair did; what is left is in `findings`.
+    `repaired` is what a repair did, or in a dry run would do; what is left is in `findings`.
     """
 
     revision: int

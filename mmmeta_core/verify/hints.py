@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mmmeta_core.changelog import digest_of
-from mmmeta_core.database.catalog import Catalog, check_whole
-from mmmeta_core.database.sqlite import connect
+from mmmeta_core.database.catalog import Position, check_whole, open_catalog
+from mmmeta_core.database.sqlite import connect, get_value
 from mmmeta_core.errors import CatalogError, LogError, RemoteError, RemoteNotFoundError
 from mmmeta_core.head import Head, Snapshot, parse_head
 from mmmeta_core.paths import CONFIG, HEAD, META_DB, NAME, STORE, remote_name, store_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.store import is_local
 from mmmeta_core.verify.findings import Report
-from mmmeta_core.verify.history import Published
+from mmmeta_core.verify.history import MAX_COLUMNS, NOWHERE, Published
 from mmmeta_core.verify.log import MEND_HEAD, Log, has_segment
 
 _LOCK: Final = ".lock"
@@ -30,35 +31,65 @@ def is_live(remote: Remote, head: Head | None) -> bool:
     return head is not None and head.snapshot is None and remote.stat(remote_name(META_DB)) is not None
 
 
-def fetch_snapshot(remote: Remote, log: Log, path: Path, report: Report) -> bool:
-    """Fetch the snapshot that `head.json` names into `path`; False, and a finding, if it is not as that says."""
+@dataclass(frozen=True)
+class Fetched:
+    """The remote's snapshot in a file, as of `revision`, 0 when that can't be told.
+
+    `flaw` is what is wrong with it; that it is `newer` than `head.json` says is none if it is as the log says.
+    """
+
+    path: Path
+    revision: int
+    flaw: str
+    newer: bool = False
+
+
+def fetch_snapshot(remote: Remote, log: Log, path: Path) -> Fetched | None:
+    """Fetch the snapshot into `path`; None where there is none to look at.
+
+    One that is newer than `head.json` says is what a publisher leaves that was killed, if it is as the log says.
+    """
     head = log.head
     if head is None or head.snapshot is None:
-        return False
-    flaw = _flaw(remote, head.snapshot, path)
-    if flaw and not is_live(remote, head) and not _has_moved_on(remote, head, log.newest):
-        report.find("snapshot", f"{remote.url}/{remote_name(META_DB)}", flaw, MEND_SNAPSHOT)
-    return not flaw
+        return None
+    flaw = _fetch(remote, head.snapshot, path)
+    if not path.exists():
+        return (
+            None
+            if is_live(remote, head) or _has_moved_on(remote, head, log.newest)
+            else Fetched(path, 0, flaw)
+        )
+    position, damage = _position(path)
+    newer = bool(flaw) and not damage and position.revision > head.snapshot.revision
+    if not flaw and not damage and position.revision != head.snapshot.revision:
+        flaw = f"is at revision {position.revision}, and {HEAD} says otherwise"
+    elif not flaw and not damage and position.log_bytes != head.snapshot.log_bytes:
+        flaw = f"was made after {position.log_bytes} bytes of the log, and {HEAD} says otherwise"
+    if flaw and (is_live(remote, head) or _has_moved_on(remote, head, log.newest)):
+        return None
+    return Fetched(path, position.revision, flaw or damage, newer)
 
 
-def _flaw(remote: Remote, snapshot: Snapshot, path: Path) -> str:
+def _fetch(remote: Remote, snapshot: Snapshot, path: Path) -> str:
     try:
         remote.fetch(remote_name(META_DB), path)
     except RemoteNotFoundError:
         return f"is missing, the snapshot that {HEAD} names"
     if path.stat().st_size != snapshot.size or digest_of(path) != snapshot.sha256:
         return f"is not the snapshot that {HEAD} names: it has another hash"
+    return ""
+
+
+def _position(path: Path) -> tuple[Position, str]:
+    """Return where a snapshot is, and what is wrong with it."""
     try:
         check_whole(path, str(path))
         with closing(connect(path, pragmas={})) as connection:
-            position = Catalog(connection, path, "", 0).position
+            unique = get_value(connection, "mmmeta_info", "unique")
+        with open_catalog(path, unique, max_columns=MAX_COLUMNS) as catalog:
+            return catalog.position, ""
     except (CatalogError, sqlite3.DatabaseError, ValueError, TypeError) as error:
-        return f"is damaged ({error})"
-    if position.revision != snapshot.revision:
-        return f"is at revision {position.revision}, and {HEAD} says otherwise"
-    if position.log_bytes != snapshot.log_bytes:
-        return f"was made after {position.log_bytes} bytes of the log, and {HEAD} says otherwise"
-    return ""
+        return NOWHERE, f"is damaged ({error})"
 
 
 def look_at_hints(

@@ -34,7 +34,7 @@ from mmmeta_core.verify.log import (
 _AT_ONCE: Final = 8
 NOWHERE: Final = Position(None, 0, "", 0)
 _MAX_SEGMENT_BYTES: Final = 4 * 1024**3
-_MAX_COLUMNS: Final = 100_000
+MAX_COLUMNS: Final = 100_000
 """A limit for publishers, who have kept theirs; a replay takes what is there."""
 
 
@@ -116,7 +116,7 @@ class _Replay:
     stack: ExitStack = field(default_factory=ExitStack)
 
     def open(self, unique: str) -> Catalog:
-        catalog = self.stack.enter_context(open_catalog(self.path, unique, max_columns=_MAX_COLUMNS))
+        catalog = self.stack.enter_context(open_catalog(self.path, unique, max_columns=MAX_COLUMNS))
         # A file that nobody needs after a crash.
         catalog.connection.execute("PRAGMA synchronous = OFF")
         catalog.connection.execute("PRAGMA journal_mode = MEMORY")

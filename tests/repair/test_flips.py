@@ -17,7 +17,7 @@ import pytest
 from mmmeta_core import mmmeta
 from mmmeta_core.verify import VerifyResult
 
-FLIPS = int(os.environ.get("MMMETA_FLIPS", "8"))
+FLIPS = int(os.environ.get("MMMETA_FLIPS", "4"))
 """Trials of each kind. `make test-flips` runs more."""
 SEED = int(os.environ.get("MMMETA_FLIPS_SEED", "1"))
 PUBLISHED = {
