@@ -21,8 +21,9 @@ from mmmeta_core.database import catalog as catalogs
 from mmmeta_core.database import state as states
 from mmmeta_core.database.catalog import Catalog, Position
 from mmmeta_core.database.columns import column_name
-from mmmeta_core.database.sqlite import CHUNK, chunks, get_value, quote, table_columns
+from mmmeta_core.database.sqlite import CHUNK, GUARDS, check_journal, chunks, get_value, quote, table_columns
 from mmmeta_core.errors import (
+    CatalogError,
     ConfigError,
     LogError,
     RemoteDeniedError,
@@ -33,7 +34,8 @@ from mmmeta_core.errors import (
     StoreKeyError,
 )
 from mmmeta_core.head import Head, parse_head
-from mmmeta_core.paths import HEAD, Paths, remote_name
+from mmmeta_core.limits import cap
+from mmmeta_core.paths import HEAD, META_DB, Paths, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.remotes.base import is_name
 from mmmeta_core.sources import ARCHIVE, PUBLIC_URL, is_content
@@ -226,10 +228,15 @@ class _Run:
         connection: sqlite3.Connection | None = None
         try:
             # Not read only: SQLite itself may have to undo what a killed writer left. Nothing is written here.
+            check_journal(path)
             connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_SECONDS, isolation_level=None
             )
+            for name, value in GUARDS.items():
+                connection.execute(f"PRAGMA {name}={value}")
             flaw = _flaw(connection, path, newest, tables, mend)
+        except CatalogError as error:
+            flaw = Finding(str(path), "can't be used", str(error))
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 raise
@@ -290,7 +297,7 @@ class _Run:
         name = remote_name(HEAD)
         url = f"{remote.url}/{name}"
         try:
-            blob = remote.read(name)
+            blob = remote.read(name, limit=cap("MMMETA_MAX_HEAD_BYTES"))
             return parse_head(blob.data, url) if blob is not None else None
         except RemoteNotFoundError:
             remote.check()
@@ -312,7 +319,7 @@ class _Run:
         with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
             path = Path(folder) / "segment"
             try:
-                remote.fetch(remote_name(segment_name(revision)), path)
+                remote.fetch(remote_name(segment_name(revision)), path, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
             except RemoteNotFoundError:
                 self.find(_segment(remote, revision), "is gone since the log was listed", mend)
                 return
@@ -381,6 +388,8 @@ def _flaw(
     if version > newest:
         what = f"has format {version}, this mmmeta reads up to {newest}"
         return Finding(str(path), what, "install a newer mmmeta")
+    if version and path.name == META_DB:
+        catalogs.check_catalog(connection, path)
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
         return Finding(str(path), f"is damaged ({' '.join(found.split())})", mend)

@@ -60,7 +60,8 @@ class File(Mapping[str, Any]):
         self._config = config
         self._sources = sources
         self._kinds = kinds
-        self._values = decode_row(row, kinds)
+        owners = state.owners() if row.get(RESCUED) else {}
+        self._values = decode_row(row, kinds, [name for name, owner in owners.items() if owner == "client"])
         self._changed: dict[str, Any] = {}
 
     @property
@@ -158,16 +159,21 @@ class File(Mapping[str, Any]):
         return f"<File {self.name!r} {self._config.unique}={self.key!r}>"
 
 
-def decode_row(row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
+def decode_row(row: Mapping[str, Any], kinds: Mapping[str, Kind], own: Iterable[str] = ()) -> Row:
     """Return a row's values as they were written: by kind, with the rescued ones in their places.
 
-    What a document itself says under a name of our bookkeeping is not shown.
+    What a publisher says under the name of our bookkeeping, of a column that has a value, or of one of the client's `own`
+    is not shown.
     """
     values = {name: decode(raw, kinds.get(name, "text")) for name, raw in row.items() if name not in _RESCUED}
-    for column in _RESCUED:
+    for column, taken in ((RESCUED, {*_BOOKKEEPING, *own}), (STATE_RESCUED, _BOOKKEEPING)):
         if row.get(column):
             rescued = orjson.loads(row[column])
-            values |= {name: value for name, value in rescued.items() if name not in _BOOKKEEPING}
+            values |= {
+                name: value
+                for name, value in rescued.items()
+                if name not in taken and values.get(name) is None
+            }
     return values
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from mmmeta_core.atomic import TEMPORARY
 from mmmeta_core.errors import RemoteDeniedError, RemoteError
+from mmmeta_core.limits import way_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -173,7 +174,9 @@ def is_name(name: str) -> bool:
 
 def too_large(url: str, name: str, size: int, limit: int) -> RemoteError:
     """Return the error for an object beyond the caller's limit."""
-    return RemoteError(f"{name!r} in {url} has {size:,} bytes, more than the {limit:,} that are taken.")
+    return RemoteError(
+        f"{name!r} in {url} has {size:,} bytes, more than the {limit:,} that are taken{way_out(limit)}."
+    )
 
 
 def save(chunks: Iterable[bytes], path: Path) -> int:

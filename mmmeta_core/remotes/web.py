@@ -23,6 +23,7 @@ from mmmeta_core.errors import (
     RemoteNotFoundError,
     RemoteUnreachableError,
 )
+from mmmeta_core.limits import way_out
 from mmmeta_core.remotes import base
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ class Answer:
         for chunk in self.body:
             size += len(chunk)
             if limit is not None and size > limit:
-                raise RemoteError(f"{shown(self.url)} has more than the {limit:,} bytes that are taken.")
+                raise RemoteError(
+                    f"{shown(self.url)} has more than the {limit:,} bytes that are taken{way_out(limit)}."
+                )
             yield chunk
 
 

@@ -14,6 +14,7 @@ from mmmeta_core.database.catalog import Position, check_whole, open_catalog, re
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError, RemoteNotFoundError
 from mmmeta_core.head import Head, Snapshot, parse_head
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import HEAD, META_DB, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.sync.replica import Replica
@@ -21,7 +22,6 @@ from mmmeta_core.types import Progress
 
 log = logging.getLogger(__name__)
 
-MAX_SEGMENT_BYTES: Final = 4 * 1024**3
 _REQUEST_BYTES: Final = 20_000
 """What one more request is worth in bytes, when log and snapshot are compared."""
 _SNAPSHOT_TRIES: Final = 3
@@ -87,7 +87,7 @@ def read_head(remote: Remote, *, etag: str | None = None) -> tuple[Head | None, 
     """Return the remote's head (None: it has none), its etag, and whether it is unchanged since `etag`."""
     name = remote_name(HEAD)
     try:
-        blob = remote.read(name, etag=etag)
+        blob = remote.read(name, etag=etag, limit=cap("MMMETA_MAX_HEAD_BYTES"))
     except RemoteNotFoundError:
         remote.check()
         return None, "", False
@@ -173,7 +173,9 @@ def _take_snapshot(replica: Replica, remote: Remote, head: Head, came: _Came) ->
         there = remote.stat(remote_name(META_DB))
         if there is not None and there.size == snapshot.size:
             with temporary(replica.paths.root) as draft:
-                came.bytes += remote.fetch(remote_name(META_DB), draft)
+                came.bytes += remote.fetch(
+                    remote_name(META_DB), draft, limit=cap("MMMETA_MAX_SNAPSHOT_BYTES")
+                )
                 if digest_of(draft) == snapshot.sha256:
                     check_whole(draft)
                     _adopt(replica, remote, draft, snapshot, head)
@@ -215,7 +217,7 @@ def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came) ->
         name = segment_name(position.revision + 1)
         with temporary(replica.paths.root) as draft:
             try:
-                came.bytes += remote.fetch(remote_name(name), draft, limit=MAX_SEGMENT_BYTES)
+                came.bytes += remote.fetch(remote_name(name), draft, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
             except RemoteNotFoundError:
                 if head is None or position.revision >= head.revision:
                     return position

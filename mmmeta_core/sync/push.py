@@ -30,11 +30,12 @@ from mmmeta_core.errors import (
     RemoteUnreachableError,
     StoreError,
 )
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
 from mmmeta_core.store import decode_value, encode_value
 from mmmeta_core.sync.hints import write_hints
-from mmmeta_core.sync.pull import MAX_SEGMENT_BYTES, pull
+from mmmeta_core.sync.pull import pull
 from mmmeta_core.sync.replica import TIMESTAMP, Replica, digest
 from mmmeta_core.types import format_time, never, to_utc, utcnow
 
@@ -206,7 +207,7 @@ def _commit(remote: Remote, written: Written, draft: Path) -> bool:
 
 def _is_mine(remote: Remote, name: str, written: Written) -> bool:
     with temporary(written.path.parent) as theirs:
-        remote.fetch(name, theirs, limit=MAX_SEGMENT_BYTES)
+        remote.fetch(name, theirs, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
         with open_segment(theirs, f"{remote.url}/{name}") as (header, _):
             return header.commit == written.header.commit
 
