@@ -387,6 +387,7 @@ class Metadir:
         *,
         columns: Sequence[str] | None = None,
         deleted: bool | None = False,
+        spreadsheet: bool = False,
         progress: Progress | None = None,
         **filters: Any,
     ) -> ExportResult:
@@ -399,7 +400,14 @@ class Metadir:
                 f"{where} is the state db, which holds this client's own columns: choose another name"
             )
         return export(
-            self.files, where, format, columns=columns, deleted=deleted, progress=progress, filters=filters
+            self.files,
+            where,
+            format,
+            columns=columns,
+            deleted=deleted,
+            spreadsheet=spreadsheet,
+            progress=progress,
+            filters=filters,
         )
 
     def status(self) -> Status:

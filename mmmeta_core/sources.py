@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from mmmeta_core.config import Config, expand
 from mmmeta_core.errors import ConfigError, DocumentError, MmmetaError, RefusedError
 from mmmeta_core.limits import cap
-from mmmeta_core.remotes import LocalRemote, Remote, S3Options, S3Remote
+from mmmeta_core.remotes import HttpRemote, LocalRemote, Remote, S3Options, S3Remote
 from mmmeta_core.remotes.web import Web, shown
 
 ARCHIVE: Final = "archive"
@@ -37,7 +37,7 @@ class Sources:
 
     def __init__(self, remote: Remote | None) -> None:
         self.remote = remote
-        self._web = Web()
+        self._web = Web(own=remote.url if isinstance(remote, HttpRemote) else None)
         self._buckets: dict[str, Remote] = {}
         self._making = threading.Lock()
 

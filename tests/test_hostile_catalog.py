@@ -83,7 +83,6 @@ def offer(archive: Path, path: Path | None = None) -> None:
     values["snapshot"] |= {
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "revision": revision,
     }
     values["log_bytes"] = 10**9
     values["snapshot"]["log_bytes"] = 10**9
@@ -125,11 +124,12 @@ SCHEMAS = {
     ],
     "a view of notes": [
         "ALTER TABLE mmmeta_info RENAME TO other",
-        "CREATE VIEW mmmeta_info AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS key, i AS value FROM n",
+        "CREATE VIEW mmmeta_info AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+        "SELECT i AS key, i AS value FROM n",
     ],
     "another table": ["CREATE TABLE more (a)"],
     "another index": ["CREATE INDEX more ON files (title)"],
-    "a unique index": ["CREATE UNIQUE INDEX more ON files (__revision)"],
+    "a unique index": ["CREATE UNIQUE INDEX more ON files (__revision, content_hash)"],
     "an index on an expression": ["CREATE INDEX more ON files (length(title || printf('%1000000d', 1)))"],
     "a virtual table": ["CREATE VIRTUAL TABLE more USING fts5(a)"],
     "a generated column": ["ALTER TABLE files ADD COLUMN g GENERATED ALWAYS AS (length(title))"],
@@ -146,7 +146,7 @@ SCHEMAS = {
         "INSERT INTO mmmeta_columns VALUES ('g', 'integer', 1)",
     ],
     "a check": [
-        "ALTER TABLE files ADD COLUMN g CHECK (length(randomblob(900000000)) > 0)",
+        "ALTER TABLE files ADD COLUMN g CHECK (length(randomblob(9)) > 0)",
         "INSERT INTO mmmeta_columns VALUES ('g', 'text', 1)",
     ],
     "a reference": [
@@ -206,7 +206,7 @@ VALUES = {
     "a store value of 2 MB": "INSERT INTO mmmeta_store VALUES ('a', hex(zeroblob(1000000)))",
     "too many store values": "INSERT INTO mmmeta_store WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
     "LIMIT 10001) SELECT 'k' || i, '1' FROM n",
-    "a huge value": "UPDATE files SET title = hex(zeroblob(70000000)) WHERE content_hash = 'k1'",
+    "a huge value": "UPDATE files SET title = CAST(zeroblob(140000000) AS TEXT) WHERE content_hash = 'k1'",
 }
 
 
@@ -251,7 +251,7 @@ def test_what_is_no_database_is_refused(archive: Path, tmp_path: Path, data: byt
     path = tmp_path / "file"
     path.write_bytes(data)
     offer(archive, path)
-    refused(archive, tmp_path / "client", "not a readable database|can't be used|cannot open")
+    refused(archive, tmp_path / "client", "not a readable database|be used|cannot open")
 
 
 def test_a_snapshot_that_is_larger_than_is_taken(
@@ -336,7 +336,7 @@ def test_a_copied_catalogs_values_are_looked_at_before_they_reach_the_state(
             "UPDATE mmmeta_info SET value = 9 WHERE key = 'revision'",
         )
         shutil.rmtree(m.paths.root / "log")
-        with pytest.raises(CatalogError, match="has a value that|is not a catalog"):
+        with pytest.raises(CatalogError, match=r"has a value that|is not a catalog"):
             m.update()
         assert len(m.files) == 50
         assert m.state_revision == 2

@@ -1,4 +1,4 @@
-"""Segments and heads of a publisher who means harm: what is too much is refused with the setting named, in bounded memory."""
+"""Segments and heads of a publisher who means harm: too much is refused with its setting named, in bounded memory."""
 
 from __future__ import annotations
 

@@ -206,9 +206,9 @@ def _flaws(unique: str, columns: Iterable[tuple[str, Kind]]) -> Iterator[str]:
 
 
 _TIME: Final = (
-    "typeof({0})='text' AND {0}>='0001' AND length({0})=32 "
-    "AND strftime('%Y-%m-%dT%H:%M:%S',substr({0},1,19))=substr({0},1,19) "
-    "AND substr({0},20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]+00:00'"
+    "typeof({0})='text' AND {0}>='0001' AND strftime('%Y-%m-%d',substr({0},1,10),'+0 days')=substr({0},1,10) "
+    "AND substr({0},12,2)<'24' AND substr({0},11) GLOB 'T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]"
+    ".[0-9][0-9][0-9][0-9][0-9][0-9]+00:00'"
 )
 """What `format_time` writes."""
 

@@ -52,19 +52,29 @@ class Files:
 
     # --- reading
 
-    def find(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> Iterator[File]:
+    def find(
+        self,
+        *clauses: Any,
+        where: Mapping[str, Any] | None = None,
+        deleted: bool | None = False,
+        **filters: Any,
+    ) -> Iterator[File]:
         """Yield the documents that match all filters.
 
         `deleted` False leaves soft-deleted documents out, True gives only those, None both; a filter on
-        `__deleted_at` stands for itself. Columns may be saved while this is iterated. Raises `ConfigError` for an
-        operator that does not exist, or for a value that it can't take.
+        `__deleted_at` stands for itself.
+
+        Filters may also be given as a mapping, `find({"deleted": True})` or, with the other verbs too,
+        `where={"deleted": True}`: for columns that are called as an argument is. Columns may be saved while this is
+        iterated. Raises `ConfigError` for an operator that does not exist, or for a value that it can't take.
         """
         table = self.table
+        mappings, clauses = _split(clauses)
         arguments = {name: filters.pop(name) for name in _ARGUMENTS if name in filters}
         arguments["order_by"] = list(self._orderings(table, arguments.get("order_by")))
-        where = self._where(table, filters, deleted)
+        conditions = self._where(table, [*mappings, where or {}, filters], deleted)
         kinds = self._state.kinds()
-        for row in table.find(*clauses, *where, **arguments):
+        for row in table.find(*clauses, *conditions, **arguments):
             yield File(dict(row), kinds, self._state, self._config, self._sources)
 
     __call__ = find
@@ -75,25 +85,38 @@ class Files:
         filters["_limit"] = 1
         return next(self.find(*clauses, deleted=deleted, **filters), None)
 
-    def count(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> int:
+    def count(
+        self,
+        *clauses: Any,
+        where: Mapping[str, Any] | None = None,
+        deleted: bool | None = False,
+        **filters: Any,
+    ) -> int:
         """Return the number of documents that match."""
         table = self.table
-        return int(table.count(*clauses, *self._where(table, filters, deleted)))
+        mappings, clauses = _split(clauses)
+        return int(table.count(*clauses, *self._where(table, [*mappings, where or {}, filters], deleted)))
 
-    def distinct(self, *columns: Any, deleted: bool | None = False, **filters: Any) -> Iterator[Row]:
+    def distinct(
+        self,
+        *columns: Any,
+        where: Mapping[str, Any] | None = None,
+        deleted: bool | None = False,
+        **filters: Any,
+    ) -> Iterator[Row]:
         """Yield the distinct values of these columns, as dicts, in order; clauses may be among the `columns`."""
         table = self.table
         arguments = {name: filters.pop(name) for name in ("_limit", "_offset") if name in filters}
         names = [column for column in columns if isinstance(column, str)]
-        clauses = [column for column in columns if not isinstance(column, str)]
-        where = [*clauses, *self._where(table, filters, deleted)]
+        mappings, clauses = _split(column for column in columns if not isinstance(column, str))
+        conditions = [*clauses, *self._where(table, [*mappings, where or {}, filters], deleted)]
         found = {name: self._column(table, name) for name in names}
         there = list(dict.fromkeys(column.key for column in found.values() if column is not None))
         if names and not there:
-            yield from ([dict.fromkeys(names)] if table.count(*where) else [])
+            yield from ([dict.fromkeys(names)] if table.count(*conditions) else [])
             return
         kinds = self._state.kinds()
-        for row in table.distinct(*there, *where, **arguments):
+        for row in table.distinct(*there, *conditions, **arguments):
             values = decode_row(row, kinds)
             yield {name: None if column is None else values[column.key] for name, column in found.items()}
 
@@ -104,7 +127,7 @@ class Files:
             None if row is None else File(row, self._state.kinds(), self._state, self._config, self._sources)
         )
 
-    def to_pandas(self, *, deleted: bool | None = False, **filters: Any) -> Any:
+    def to_pandas(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> Any:
         """Return the matching documents as a pandas DataFrame; pandas is imported here only.
 
         Types allow for NULL: `Int64`, `Float64`, `boolean`, `string`, times `datetime64[us, UTC]`, also where a column is
@@ -120,7 +143,7 @@ class Files:
                 name: pandas.NA if value is None and name not in times else value
                 for name, value in file.items()
             }
-            for file in self.find(deleted=deleted, **filters)
+            for file in self.find(*clauses, deleted=deleted, **filters)
         ]
         frame = pandas.DataFrame(rows, columns=None if rows else self.columns, dtype=object)
         typed = frame.convert_dtypes()
@@ -300,12 +323,27 @@ class Files:
             if column is not None:
                 yield f"-{column.key}" if ordering.startswith("-") else column.key
 
-    def _where(self, table: dataset.Table, filters: Mapping[str, Any], deleted: bool | None) -> list[Any]:
+    def _where(
+        self, table: dataset.Table, filters: Sequence[Mapping[str, Any]], deleted: bool | None
+    ) -> list[Any]:
         from mmmeta_core.files.filters import translate
 
-        if deleted is not None and "__deleted_at" not in filters:
-            filters = {**filters, "__deleted_at": {"not": None} if deleted else None}
-        return translate(filters, lambda name: self._column(table, name), self._state.kinds())
+        given = [one for one in filters if one]
+        if deleted is not None and not any("__deleted_at" in one for one in given):
+            given.append({"__deleted_at": {"not": None} if deleted else None})
+        kinds = self._state.kinds()
+        return [
+            clause
+            for one in given
+            for clause in translate(one, lambda name: self._column(table, name), kinds)
+        ]
+
+
+def _split(clauses: Iterable[Any]) -> tuple[list[Mapping[str, Any]], list[Any]]:
+    """Return the filters among clauses, and the clauses of SQLAlchemy."""
+    given = list(clauses)
+    mappings = [one for one in given if isinstance(one, Mapping)]
+    return mappings, [one for one in given if not isinstance(one, Mapping)]
 
 
 _DTYPES: Final[Mapping[Kind, str | None]] = {

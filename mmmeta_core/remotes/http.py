@@ -51,7 +51,7 @@ class HttpRemote(Remote):
 
     def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
         self.url = _parsed(url)
-        self._web = Web(patience=patience)
+        self._web = Web(patience=patience, own=self.url)
         self._answered = False
 
     def check(self) -> None:
