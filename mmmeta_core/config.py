@@ -38,6 +38,8 @@ MAX_COLUMNS: Final = 1500
 DIGESTS: Final = ("md5", "sha1", "sha256", "none")
 """What the key may be of a document's content."""
 
+_NOT_OF_ITS_TAG: Final = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
+"""What PyYAML raises for a value that is not what its tag says: `!!timestamp x`."""
 _YAML_TEXT: Final = "tag:yaml.org,2002:str"
 _LONGEST_NUMBER: Final = 100
 """Characters of a value that is no text: YAML reads 1:30:00 in a time that grows with the square of its length."""
@@ -316,6 +318,6 @@ def _yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(f"not valid YAML: {place}{error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *_NOT_OF_ITS_TAG) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
         raise ConfigError(f"not valid YAML: {reason}") from None

@@ -181,7 +181,9 @@ def too_large(url: str, name: str, size: int, limit: int) -> RemoteError:
 
 def save(chunks: Iterable[bytes], path: Path) -> int:
     """Write `chunks` to `path`, flush it to disk, return the bytes; leave no file behind if it fails."""
-    with path.open("wb") as file:
+    # Not through a link: in a folder that others write to, one could have been put there.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
         try:
             size = sum(map(file.write, chunks))
             file.flush()

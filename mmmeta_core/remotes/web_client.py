@@ -35,6 +35,9 @@ _WEB_PORTS: Final = frozenset({80, 443})
 _FIRST_FREE_PORT: Final = 1024
 _IP: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NETWORK: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""What of IPv6 is given out to the public."""
+
 _EMBEDS: Final = (
     (ipaddress.IPv6Network("::ffff:0:0/96"), 0),
     (ipaddress.IPv6Network("::/96"), 0),
@@ -82,7 +85,7 @@ class Allowed:
             raise RefusedError(f"{host} is the address {held[-1]}, which no archive's documents are at")
         if _plain(host) in self.names or (_plain(host), port) == self.own:
             return
-        if not all(one.is_global for one in held):
+        if not all(map(_is_public, held)):
             raise RefusedError(
                 f"{host} is the address {held[-1]}, which is not of the public internet; to let the publisher lead this "
                 f"machine there, set {ALLOW_HOSTS} to {_plain(host)}"
@@ -104,6 +107,10 @@ def _held(ip: _IP) -> Iterator[_IP]:
     if isinstance(ip, ipaddress.IPv4Address) or not inner or ip in _EMBEDS[-1][0]:
         yield ip
     yield from inner
+
+
+def _is_public(ip: _IP) -> bool:
+    return ip.is_global and (ip.version == 4 or ip in _UNICAST)
 
 
 def _plain(host: str) -> str:
