@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 3000
+MINUTES ?= 5
 
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-daemon demo check format lint types layers clean
+.PHONY: run test test-oldest test-daemon fuzz demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -24,6 +25,11 @@ test-oldest: $(OLDEST)/.installed
 
 test-daemon: $(STAMP)
 	$(BIN)/python -m pytest -m daemon
+
+# Each target for so many minutes; what it finds is kept in tests/fuzz/cases.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	$(BIN)/python tests/fuzz/run.py $(MINUTES) $(TARGETS)
 
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo

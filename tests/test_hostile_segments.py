@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,12 @@ def test_a_cap_is_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         cap_of("MMMETA_MAX_DEPTH")
     monkeypatch.setenv("MMMETA_MAX_DEPTH", "")
     assert cap_of("MMMETA_MAX_DEPTH") == DEFAULTS["MMMETA_MAX_DEPTH"]
+
+
+def test_the_documentation_lists_each_setting_and_its_default() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "security.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(MMMETA_MAX_\w+)` \| (\d+) \|", text, re.MULTILINE)
+    assert {name: int(number) for name, number in listed} == DEFAULTS
 
 
 def test_a_publishers_settings_do_not_raise_a_cap(

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import json
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,8 +18,6 @@ import orjson
 
 from mmmeta_core.cli.session import printable
 
-_UNSAFE: Final = re.compile(r"[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
-"""What JSON leaves as it is and a terminal obeys: DEL, C1 controls, and characters that turn or hide text."""
 _SAMPLE: Final = 200
 _WIDEST: Final = 60
 _PARTS: Final = frozenset({"pulled", "generated", "pushed", "files"})
@@ -103,7 +100,12 @@ def _cell(value: Any) -> str:
 def _json(value: Any) -> str:
     try:
         plain = orjson.dumps(value, default=str).decode()
-        return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", plain)
+        # JSON leaves DEL, C1 controls and characters that turn or hide text as they are, and a terminal obeys them.
+        return (
+            plain
+            if plain.isprintable()
+            else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in plain)
+        )
     except TypeError:  # integers beyond 64 bits and lone surrogates, which JSON can say all the same
         return json.dumps(value, default=_json_value, separators=(",", ":"))
 

@@ -55,7 +55,7 @@ class Files:
     def find(
         self,
         *clauses: Any,
-        where: Mapping[str, Any] | None = None,
+        where: Any = None,
         deleted: bool | None = False,
         **filters: Any,
     ) -> Iterator[File]:
@@ -69,12 +69,12 @@ class Files:
         iterated. Raises `ConfigError` for an operator that does not exist, or for a value that it can't take.
         """
         table = self.table
-        mappings, clauses = _split(clauses)
+        mappings, plain = _split(clauses)
         arguments = {name: filters.pop(name) for name in _ARGUMENTS if name in filters}
         arguments["order_by"] = list(self._orderings(table, arguments.get("order_by")))
         conditions = self._where(table, [*mappings, where or {}, filters], deleted)
         kinds = self._state.kinds()
-        for row in table.find(*clauses, *conditions, **arguments):
+        for row in table.find(*plain, *conditions, **arguments):
             yield File(dict(row), kinds, self._state, self._config, self._sources)
 
     __call__ = find
@@ -88,19 +88,19 @@ class Files:
     def count(
         self,
         *clauses: Any,
-        where: Mapping[str, Any] | None = None,
+        where: Any = None,
         deleted: bool | None = False,
         **filters: Any,
     ) -> int:
         """Return the number of documents that match."""
         table = self.table
-        mappings, clauses = _split(clauses)
-        return int(table.count(*clauses, *self._where(table, [*mappings, where or {}, filters], deleted)))
+        mappings, plain = _split(clauses)
+        return int(table.count(*plain, *self._where(table, [*mappings, where or {}, filters], deleted)))
 
     def distinct(
         self,
         *columns: Any,
-        where: Mapping[str, Any] | None = None,
+        where: Any = None,
         deleted: bool | None = False,
         **filters: Any,
     ) -> Iterator[Row]:
