@@ -32,7 +32,7 @@ def test_any_bytes(name: str) -> None:
             max_size=6,
         )
     )
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=50, deadline=None)
     def search(parts: list[bytes]) -> None:
         TARGETS[name](b"".join(parts))
 

@@ -273,7 +273,7 @@ def client(tmp_path: Path, url: str) -> tuple[str, int, int]:
     return "\n".join(said), int(grown) * 1024, left
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "gzip, gzip"])
+@pytest.mark.parametrize("coding", ["gzip", "br"])
 def test_an_answer_that_unpacks_to_more_is_never_unpacked(tmp_path: Path, site: Site, coding: str) -> None:
     bomb = gzip.compress(b" " * (100 * MIB), 9)
     site.put("/_mmmeta/head.json", Answer(bomb, headers={"Content-Encoding": coding}))
