@@ -17,7 +17,6 @@ import pytest
 from mmmeta_core import Metadir, mmmeta
 from mmmeta_core.database.sqlite import connect
 from mmmeta_core.errors import CatalogError, MmmetaError
-from mmmeta_core.paths import Paths
 
 NAMES = [
     "title",
@@ -391,7 +390,3 @@ def test_connections_do_not_trust_a_schema(tmp_path: Path) -> None:
     with closing(connect(tmp_path / "a.db", pragmas={})) as connection:
         assert connection.execute("PRAGMA trusted_schema").fetchone() == (0,)
         assert connection.execute("PRAGMA cell_size_check").fetchone() == (1,)
-
-
-def test_the_private_files_of_a_metadir_are_where_they_were(tmp_path: Path) -> None:
-    assert Paths(tmp_path).meta.name == "meta.db"

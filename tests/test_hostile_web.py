@@ -172,7 +172,8 @@ def test_a_name_that_changes_its_address_between_two_questions(
     with pytest.raises(MmmetaError):
         read(url.replace("127.0.0.1", "rebinding.example"))
     assert site.connections == 0
-    assert tried == ["93.184.216.34"] * 3 or "127.0.0.1" not in tried
+    assert len(asked) == 2
+    assert tried == ["93.184.216.34"]
 
 
 tried: list[str] = []
