@@ -8,7 +8,7 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-daemon test-flips soak screenshots bench demo check format lint types layers clean
+.PHONY: run test test-oldest test-daemon test-flips soak fuzz screenshots bench demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -35,13 +35,16 @@ screenshots: $(STAMP)
 	$(BIN)/python docs/screenshots.py
 
 # Processes killed at every step of every verb, then at random ones: make soak HOURS=8
-MINUTES ?= 60
 soak: $(STAMP)
-	@cd tests && ../$(BIN)/python -m crash.soak $(if $(HOURS),$$(($(HOURS) * 60)),$(MINUTES)) $(SEED)
+	@cd tests && ../$(BIN)/python -m crash.soak $(if $(HOURS),$$(($(HOURS) * 60)),$(or $(MINUTES),60)) $(SEED)
 
 # Bits flip in a metadir, a thousand of each kind, and a repair is killed at each of its steps; minutes.
 test-flips: $(STAMP)
 	MMMETA_FLIPS=1000 MMMETA_KILLS=1000 $(BIN)/python -m pytest -n auto tests/repair
+# Each target for so many minutes; what it finds is kept in tests/fuzz/cases.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	$(BIN)/python tests/fuzz/run.py $(or $(MINUTES),5) $(TARGETS)
 
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo

@@ -31,15 +31,16 @@ from mmmeta_core.database.catalog import Catalog, Position
 from mmmeta_core.database.columns import column_name, fold
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError
+from mmmeta_core.limits import RATIO_FROM, Beyond, cap, check
 from mmmeta_core.signing import SEGMENT, Signature, Signer, Trust
 from mmmeta_core.trouble import naming
-from mmmeta_core.types import KINDS, Key, Kind, Misfit, is_key
+from mmmeta_core.types import KINDS, Key, Kind, Misfit, is_deeper, is_key
 from mmmeta_core.writer import newer_format, version_of
 
 FORMAT: Final = 1
 FOLDER: Final = "log"
-MAX_SEGMENT_BYTES: Final = 4 * 1024**3
-_LINE_LIMIT: Final = 64 * 1024 * 1024
+_MAX_TEXT: Final = 1024 * 1024
+"""Bytes of a store value, and of `config.yml`."""
 _LEVEL: Final = 6
 _UNREADABLE: Final = (OSError, EOFError, zlib.error, ValueError)
 
@@ -99,9 +100,9 @@ class Header:
             if name in known and (not isinstance(known[name], kinds) or isinstance(known[name], bool)):
                 raise ValueError(f"its header has a wrong {name!r}")
         _check_columns(known.get("columns", {}), known.get("unique", ""))
-        for name, text in known.get("store", {}).items():
-            if text is not None and not isinstance(text, str):
-                raise ValueError(f"its header has a store value that is not text: {name!r:.80}")
+        _check_store(known.get("store", {}))
+        if len(known.get("config") or "") > _MAX_TEXT:
+            raise ValueError("its header has settings of more than 1 MiB")
         try:
             header = cls(**known)
         except TypeError:
@@ -128,11 +129,21 @@ _HEADER_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
 
 
 def _check_columns(columns: Mapping[Any, Any], unique: str) -> None:
+    check(len(columns), cap("MMMETA_MAX_COLUMNS"), "columns")
     taken = {fold(unique)}
     for name, kind in columns.items():
         if kind not in KINDS or column_name(name) != name or fold(name) in taken:
             raise ValueError(f"its header declares a column that can't be: {name!r:.80} of kind {kind!r:.20}")
         taken.add(fold(name))
+
+
+def _check_store(store: Mapping[str, Any]) -> None:
+    check(len(store), cap("MMMETA_MAX_STORE_KEYS"), "store values")
+    for name, text in store.items():
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"its header has a store value that is not text: {name!r:.80}")
+        if text is not None and len(text.encode()) > _MAX_TEXT:
+            raise ValueError(f"its header has a store value of more than 1 MiB: {name!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -188,51 +199,81 @@ def open_segment(path: Path, name: str) -> Iterator[tuple[Header, Iterator[tuple
     """Open the segment in the file `path`: its header, and its documents as a stream.
 
     `name` is what errors call it. Both the header and the stream raise `LogError` for a segment that is damaged,
-    cut off, or of a newer format.
+    cut off, of a newer format, or larger than is taken (`limits`).
     """
     with gzip.open(path, "rb") as file:
         try:
-            header = Header.from_json(_line(file))
+            lines = _Lines(file, path.stat().st_size)
+            header = Header.from_json(lines.read())
         except _NewerFormatError as error:
             raise LogError(f"segment {name} {error}; nothing was changed") from None
         except _UNREADABLE as error:
-            raise _damaged(name, str(error)) from error
-        yield header, _records(file, name)
+            raise _damaged(name, error) from error
+        yield header, _records(lines, name)
 
 
-def _damaged(name: str, reason: str) -> LogError:
+def _damaged(name: str, error: Exception) -> LogError:
+    if isinstance(error, Beyond):
+        return LogError(f"segment {name} is not taken: {error}; nothing was changed")
     return LogError(
-        f"segment {name} can't be read: {reason}; nothing was changed. Restore it from a backup of the archive"
+        f"segment {name} can't be read: {error}; nothing was changed. Restore it from a backup of the archive"
     )
 
 
-def _line(file: gzip.GzipFile) -> bytes:
-    line = file.readline(_LINE_LIMIT)
-    if not line.endswith(b"\n"):
-        raise ValueError("it ends too early" if len(line) < _LINE_LIMIT else "a line is too long")
-    return line
+class _Lines:
+    """The lines of a segment, of which no more is unpacked than is taken."""
+
+    def __init__(self, file: gzip.GzipFile, packed: int) -> None:
+        check(packed, cap("MMMETA_MAX_SEGMENT_BYTES"), "bytes")
+        self._file = file
+        self._packed = packed
+        self._line = cap("MMMETA_MAX_LINE_BYTES")
+        self._most = cap("MMMETA_MAX_UNPACKED_BYTES")
+        self._ratio = cap("MMMETA_MAX_RATIO")
+        self._unpacked = 0
+
+    def read(self) -> bytes:
+        """Return the next line. Raises ValueError, `Beyond` among them, and what gzip raises."""
+        line = self._file.readline(self._line + 1)
+        self._unpacked += len(line)
+        check(len(line), self._line, "bytes in a line")
+        check(self._unpacked, self._most, "bytes once unpacked")
+        if self._unpacked > RATIO_FROM:
+            check(self._unpacked // self._packed, self._ratio, "unpacked bytes for each packed one")
+        if not line.endswith(b"\n"):
+            raise ValueError("it ends too early")
+        return line
+
+    def is_at_end(self) -> bool:
+        return not self._file.peek(1)
 
 
-def _records(file: gzip.GzipFile, name: str) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+def _records(lines: _Lines, name: str) -> Iterator[tuple[Key, Mapping[str, Any]]]:
     count = 0
+    most, depth = cap("MMMETA_MAX_DOCUMENTS"), cap("MMMETA_MAX_DEPTH")
     try:
         while True:
-            record = orjson.loads(_line(file))
+            record = orjson.loads(lines.read())
             if "end" in record:
                 break
             key, values = record["key"], record["set"]
             if not is_key(key) or not isinstance(values, dict):
                 raise ValueError(f"line {count + 2} is not a document")
+            if is_deeper(values, depth):
+                raise Beyond(
+                    f"it has more than {depth} levels in line {count + 2} (to take more, set {depth.setting})"
+                )
             count += 1
+            check(count, most, "documents")
             yield key, values
         if record["end"] != count:
             raise ValueError("its end line does not match")
-        if file.peek(1):
-            Signature.of(orjson.loads(_line(file)))
-        if file.read(1):
+        if not lines.is_at_end():
+            Signature.of(orjson.loads(lines.read()))
+        if not lines.is_at_end():
             raise ValueError("something comes after its end")
     except (*_UNREADABLE, KeyError, TypeError) as error:
-        raise _damaged(name, str(error)) from error
+        raise _damaged(name, error) from error
 
 
 def check_follows(header: Header, position: Position, name: str) -> None:
@@ -266,8 +307,8 @@ def replay_segment(catalog: Catalog, path: Path, name: str) -> int:
         after = position_after(header, path.stat().st_size, digest_of(path))
         try:
             return catalog.apply(after, header.columns, records, header.store)
-        except Misfit as misfit:
-            raise _damaged(name, str(misfit)) from misfit
+        except (Misfit, Beyond) as error:
+            raise _damaged(name, error) from error
 
 
 def replay_folder(catalog: Catalog, metadir: Path, trust: Trust | None = None) -> int:

@@ -26,7 +26,7 @@ import yaml
 
 from mmmeta_core.errors import ConfigError
 from mmmeta_core.trouble import WAYS_OUT
-from mmmeta_core.types import KINDS, Kind, Misfit, coerce
+from mmmeta_core.types import KINDS, Kind, Misfit, coerce, is_key_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +39,11 @@ MAX_COLUMNS: Final = 1500
 DIGESTS: Final = ("md5", "sha1", "sha256", "none")
 """What the key may be of a document's content."""
 
+_NOT_OF_ITS_TAG: Final = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
+"""What PyYAML raises for a value that is not what its tag says: `!!timestamp x`."""
+_YAML_TEXT: Final = "tag:yaml.org,2002:str"
+_LONGEST_NUMBER: Final = 100
+"""Characters of a value that is no text: YAML reads 1:30:00 in a time that grows with the square of its length."""
 _RACY_NS: Final = 2_000_000_000
 _PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 _USERINFO: Final = re.compile(r"(?<=//)[^/@]*@")
@@ -209,6 +214,15 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
+def _key_column(value: Any, where: str) -> str:
+    name = _text(value, where)
+    if not is_key_column(name):
+        raise ConfigError(
+            f"{where!r} can't be {name!r:.80}: a column's name has 1 to 63 bytes, and no '__' first"
+        )
+    return name
+
+
 def _texts(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise _wrong(where, "a list of column names", value)
@@ -261,7 +275,7 @@ def _remote(value: Any, where: str) -> dict[str, str]:
 
 
 _READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
-    "unique": _text,
+    "unique": _key_column,
     "file_name": _text,
     "include": _texts,
     "required": _texts,
@@ -281,7 +295,12 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(
                 problem="anchors and aliases are not taken", problem_mark=event.start_mark
             )
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and node.tag != _YAML_TEXT and len(node.value) > _LONGEST_NUMBER:
+            raise yaml.MarkedYAMLError(
+                problem="a number or time that is too long", problem_mark=node.start_mark
+            )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = set()
@@ -301,6 +320,6 @@ def _yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(f"not valid YAML: {place}{error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *_NOT_OF_ITS_TAG) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
         raise ConfigError(f"not valid YAML: {reason}") from None

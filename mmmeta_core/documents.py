@@ -17,6 +17,7 @@ import orjson
 
 from mmmeta_core.atomic import TEMPORARY
 from mmmeta_core.errors import ConfigError, DocumentError
+from mmmeta_core.types import is_deeper
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +31,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), list})
 _JSON_NAMES: Final = {list: "an array", str: "text", bool: "true or false", type(None): "null"}
+_NAMES_LIMIT: Final = 16 * 1024 * 1024
 _INT64_MAX: Final = 2**63 - 1
 
 
@@ -166,7 +168,7 @@ def read_document(path: Path, *, limit: int, max_depth: int = 32) -> dict[str, A
     if not isinstance(document, dict):
         found = _JSON_NAMES.get(type(document), "a number")
         raise DocumentError(f"must hold a JSON object at the top, not {found}")
-    if _is_deeper(document, max_depth):
+    if is_deeper(document, max_depth):
         raise DocumentError(_too_deep(max_depth))
     return _exact(data) if _LONG_NUMBER.search(data) else document
 
@@ -177,9 +179,7 @@ def flatten(document: Mapping[str, Any], max_depth: int = 32) -> dict[str, Any]:
     Lists, with what is in them, and empty objects are values. Raises `DocumentError` if two values get the
     same name, or for names that are not text.
     """
-    flat: dict[str, Any] = {}
-    _flatten(document, "", flat, max_depth)
-    return flat
+    return _Flat().take(document, "", max_depth)
 
 
 def sha1(path: Path) -> str:
@@ -215,37 +215,37 @@ def _too_deep(max_depth: int) -> str:
     return f"nested deeper than {max_depth} levels"
 
 
-def _is_deeper(document: dict[str, Any], max_depth: int) -> bool:
-    level: list[Any] = [document]
-    for _ in range(max_depth):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
-
-
 def _exact(data: bytes) -> dict[str, Any]:
     """Read valid JSON again, slower: orjson makes rounded floats of integers beyond 64 bits."""
     document: dict[str, Any] = json.loads(data)
     return document
 
 
-def _flatten(part: Mapping[str, Any], prefix: str, flat: dict[str, Any], levels: int) -> None:
-    if not levels:
-        raise DocumentError(f"{prefix.rstrip(':')!r:.200} is nested too deep")
-    for key, value in part.items():
-        if not isinstance(key, str):
-            raise DocumentError(f"the name {key!r:.80} below {prefix!r:.200} is not text")
-        name = prefix + key
-        is_object = type(value) not in _PLAIN and isinstance(value, Mapping)
-        if is_object and value:
-            _flatten(value, f"{name}:", flat, levels - 1)
-        elif name in flat:
-            raise DocumentError(f"two values have the name {name!r:.200} once flattened; rename one of them")
-        else:
-            flat[name] = {} if is_object else value
+class _Flat:
+    """A document on its way of being cut flat."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.room = _NAMES_LIMIT
+
+    def take(self, part: Mapping[str, Any], prefix: str, levels: int) -> dict[str, Any]:
+        if not levels:
+            raise DocumentError(f"{prefix.rstrip(':')!r:.200} is nested too deep")
+        for key, value in part.items():
+            if not isinstance(key, str):
+                raise DocumentError(f"the name {key!r:.80} below {prefix!r:.200} is not text")
+            name = prefix + key
+            # Each value repeats the names above it, so a small file could become a huge document.
+            self.room -= len(name)
+            if self.room < 0:
+                raise DocumentError(f"its names have more than {_NAMES_LIMIT:,} characters once flattened")
+            is_object = type(value) not in _PLAIN and isinstance(value, Mapping)
+            if is_object and value:
+                self.take(value, f"{name}:", levels - 1)
+            elif name in self.values:
+                raise DocumentError(
+                    f"two values have the name {name!r:.200} once flattened; rename one of them"
+                )
+            else:
+                self.values[name] = {} if is_object else value
+        return self.values

@@ -41,6 +41,7 @@ _SUFFIXES: Final[Mapping[str, Format]] = {
     ".sqlite": "sqlite",
 }
 _BATCH: Final = 2_000
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _ARGUMENTS: Final = frozenset({"_limit", "_offset", "_step", "_streamed", "order_by"})
 """What `find` takes besides filters."""
 
@@ -63,6 +64,7 @@ class Selection:
     kinds: Mapping[str, Kind]
     whole: bool
     rescued: str
+    spreadsheet: bool = False
 
     def values(self, file: File) -> dict[str, Any]:
         """Return a document's values by column, those without a column under `rescued`."""
@@ -81,6 +83,7 @@ def export(
     *,
     columns: Sequence[str] | None = None,
     deleted: bool | None = False,
+    spreadsheet: bool = False,
     progress: Progress | None = None,
     filters: Mapping[str, Any],
 ) -> ExportResult:
@@ -89,6 +92,8 @@ def export(
     The format comes from the path's suffix unless given. A file appears whole or not at all, and replaces one of its
     name. Columns are the key, the published and the client's own, bookkeeping left out unless asked for. Times are
     ISO 8601 in UTC, or the format's own; lists are JSON; what has no column is in one named `rescued`.
+    Values are written as they are, and spreadsheet programs run CSV cells that begin with `=`, `+`, `-` or `@` as formulas:
+    with `spreadsheet` an apostrophe stands before text that begins so, which is another value then.
     Raises `ConfigError`, `RefusedError` for a path inside a metadir, and OSError.
     """
     chosen = format or _format_of(target)
@@ -96,6 +101,8 @@ def export(
         raise ConfigError(f"there is no format {chosen!r}; there are: {', '.join(FORMATS)}")
     if not isinstance(target, Path) and chosen not in _STREAMS:
         raise ConfigError(f"{chosen} needs a file of its own: give a path")
+    if spreadsheet and chosen != "csv":
+        raise ConfigError(f"only CSV can be made for spreadsheets, not {chosen}")
     path = _checked(target) if isinstance(target, Path) else None
     kinds = files.kinds(_chosen(columns))
     rescued = RESCUED
@@ -105,7 +112,7 @@ def export(
         kinds[rescued] = "json"
     total = _total(files, deleted, filters) if progress is not None else None
     found = files.find(deleted=deleted, **filters)
-    selection = Selection(_counted(found, total, progress), kinds, whole=columns is None, rescued=rescued)
+    selection = Selection(_counted(found, total, progress), kinds, columns is None, rescued, spreadsheet)
     if path is None:
         return _STREAMS[chosen](selection, cast("BinaryIO", target))
     with _whole(path) as draft:
@@ -186,8 +193,9 @@ def _counted(files: Iterator[File], total: int | None, progress: Progress | None
 
 def _csv(selection: Selection, target: BinaryIO) -> ExportResult:
     size = documents = 0
-    rows = ([_cell(value) for value in selection.values(file).values()] for file in selection.files)
-    size += target.write(_line(list(selection.kinds)))
+    cell = _harmless if selection.spreadsheet else _cell
+    rows = ([cell(value) for value in selection.values(file).values()] for file in selection.files)
+    size += target.write(_line([cell(name) for name in selection.kinds]))
     for row in rows:
         size += target.write(_line(row))
         documents += 1
@@ -210,6 +218,12 @@ def _cell(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return orjson.dumps(value).decode() if isinstance(value, list | dict) else value
+
+
+def _harmless(value: Any) -> Any:
+    """Return a cell that no spreadsheet program takes for a formula; a number stays one."""
+    cell = _cell(value)
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULAS) else cell
 
 
 def _jsonl(selection: Selection, target: BinaryIO) -> ExportResult:

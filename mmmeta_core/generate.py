@@ -154,7 +154,7 @@ class _Run:
         self.scan.begin(self.root, self._settings())
         if self.options.replace:
             self.scan.forget_times()
-        for looks in chunks(self._look(), _BATCH):
+        for looks in chunks(self._look(), _BATCH, weigh=lambda look: look.entry.size):
             self._take([self._read(look) for look in looks])
         contested = sorted(self.contested, key=lambda key: (str(type(key)), key))
         self._settle(contested)

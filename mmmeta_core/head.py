@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from mmmeta_core.errors import LogError, RemoteNotFoundError
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import HEAD, META_DB, SNAPSHOT_DB, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.signing import HEAD as HEAD_DOMAIN
@@ -74,7 +75,7 @@ def read_head(
     """
     name = remote_name(HEAD)
     try:
-        blob = remote.read(name, etag=etag)
+        blob = remote.read(name, etag=etag, limit=cap("MMMETA_MAX_HEAD_BYTES"))
     except RemoteNotFoundError:
         remote.check()
         return None, "", False
@@ -84,7 +85,9 @@ def read_head(
     try:
         head = parse_head(blob.data, source)
     except LogError:
-        blob = remote.read(name) or blob  # it may have come in part, from a store that calls that whole
+        blob = (
+            remote.read(name, limit=cap("MMMETA_MAX_HEAD_BYTES")) or blob
+        )  # it may have come in part, from a store that calls that whole
         head = parse_head(blob.data, source)
     if trust is not None:
         trust.check_head(blob.data, source)

@@ -13,13 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-from mmmeta_core.changelog import MAX_SEGMENT_BYTES, Header, digest_of, open_segment, segment_name
+from mmmeta_core.changelog import Header, digest_of, open_segment, segment_name
 from mmmeta_core.database.columns import PURGED
 from mmmeta_core.database.past import Past
 from mmmeta_core.database.sqlite import chunks
 from mmmeta_core.errors import LogError, RemoteNotFoundError
 from mmmeta_core.files.layout import decode_row
 from mmmeta_core.head import read_head
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.signing import Trust
@@ -227,7 +228,7 @@ def _segment(
     trust: Trust | None = None,
 ) -> _Segment[T] | None:
     try:
-        size = remote.fetch(remote_name(segment_name(revision)), draft, limit=MAX_SEGMENT_BYTES)
+        size = remote.fetch(remote_name(segment_name(revision)), draft, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
     except RemoteNotFoundError:
         return None
     if trust is not None:

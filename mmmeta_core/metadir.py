@@ -418,6 +418,7 @@ class Metadir:
         *,
         columns: Sequence[str] | None = None,
         deleted: bool | None = False,
+        spreadsheet: bool = False,
         progress: Progress | None = None,
         **filters: Any,
     ) -> ExportResult:
@@ -436,6 +437,7 @@ class Metadir:
                 format,
                 columns=columns,
                 deleted=deleted,
+                spreadsheet=spreadsheet,
                 progress=progress,
                 filters=filters,
             )

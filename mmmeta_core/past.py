@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from mmmeta_core.atomic import fsync_file, temporary
-from mmmeta_core.changelog import MAX_SEGMENT_BYTES, digest_of, replay_segment, segment_name
+from mmmeta_core.changelog import digest_of, replay_segment, segment_name
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Position, check_whole, open_catalog
 from mmmeta_core.database.past import Past
@@ -19,6 +19,7 @@ from mmmeta_core.errors import ConfigError, LogError, RemoteNotFoundError
 from mmmeta_core.files import Files
 from mmmeta_core.files.publish import Publisher
 from mmmeta_core.head import Head, Snapshot, read_head
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import Paths, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.signing import Trust, load_signer, load_trust
@@ -170,7 +171,11 @@ class Pasts:
         """Fetch the snapshot; False when what lies there is not what `head.json` names."""
         try:
             with temporary(self.paths.past) as fetched:
-                remote.fetch(remote_name(snapshot.name), fetched)
+                remote.fetch(
+                    remote_name(snapshot.name),
+                    fetched,
+                    limit=min(snapshot.size, cap("MMMETA_MAX_SNAPSHOT_BYTES")),
+                )
                 if digest_of(fetched) != snapshot.sha256:
                     return False
                 check_whole(fetched, f"{remote.url}/{remote_name(snapshot.name)}")
@@ -187,7 +192,7 @@ class Pasts:
             while catalog.position.revision < revision:
                 name = remote_name(segment_name(catalog.position.revision + 1))
                 try:
-                    remote.fetch(name, segment, limit=MAX_SEGMENT_BYTES)
+                    remote.fetch(name, segment, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
                 except RemoteNotFoundError:
                     return False
                 if trust is not None:

@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from mmmeta_core import sync
-from mmmeta_core.changelog import MAX_SEGMENT_BYTES, open_segment, segment_name
+from mmmeta_core.changelog import open_segment, segment_name
 from mmmeta_core.errors import ConfigError, RemoteNotFoundError
 from mmmeta_core.head import read_head
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.types import Progress, parse_time, utcnow
@@ -92,7 +93,7 @@ def _plan(remote: Remote, revisions: list[int], before: datetime, covered: int, 
     for number, revision in enumerate(revisions[:-1], 1):
         name = remote_name(segment_name(revision))
         try:
-            size = remote.fetch(name, draft, limit=MAX_SEGMENT_BYTES)
+            size = remote.fetch(name, draft, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
         except RemoteNotFoundError:  # someone else prunes, too
             continue
         # What lies below a gap that a snapshot covers leads nowhere.

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from mmmeta_core.errors import ConfigError, SignatureError
+from mmmeta_core.limits import RATIO_FROM, cap, check
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,7 +36,6 @@ KIND: Final = "ed25519"
 SEGMENT: Final = b"mmmeta segment 1\n"
 HEAD: Final = b"mmmeta head 1\n"
 
-_LINE_LIMIT: Final = 64 * 1024 * 1024
 _MAX_BYTES: Final = 1024 * 1024
 _UNREADABLE: Final = (OSError, EOFError, zlib.error, ValueError)
 
@@ -283,10 +283,18 @@ def _is_valid(public: bytes, signature: bytes, message: bytes) -> bool:
 
 def _signed_segment(path: Path) -> _Content:
     """Read a segment: the hash of all lines but the signature's. Raises what an unreadable file raises."""
-    digest, line = hashlib.sha256(), b""
+    digest, unpacked, packed = hashlib.sha256(), 0, max(path.stat().st_size, 1)
+    longest, most, ratio = (
+        cap(name) for name in ("MMMETA_MAX_LINE_BYTES", "MMMETA_MAX_UNPACKED_BYTES", "MMMETA_MAX_RATIO")
+    )
     with gzip.open(path, "rb") as file:
-        header = line = file.readline(_LINE_LIMIT)
-        while following := file.readline(_LINE_LIMIT):
+        header = line = file.readline(longest + 1)
+        while following := file.readline(longest + 1):
+            unpacked += len(line)
+            check(len(following), longest, "bytes in a line")
+            check(unpacked, most, "bytes once unpacked")
+            if unpacked > RATIO_FROM:
+                check(unpacked // packed, ratio, "unpacked bytes for each packed one")
             digest.update(line)
             line = following
     first, last = orjson.loads(header), orjson.loads(line)

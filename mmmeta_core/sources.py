@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from mmmeta_core.config import Config, expand
 from mmmeta_core.errors import ConfigError, DocumentError, MmmetaError, RefusedError
-from mmmeta_core.remotes import LocalRemote, Remote, S3Options, S3Remote
+from mmmeta_core.limits import cap
+from mmmeta_core.remotes import HttpRemote, LocalRemote, Remote, S3Options, S3Remote
 from mmmeta_core.remotes.web import Web, shown
 
 ARCHIVE: Final = "archive"
@@ -36,7 +37,7 @@ class Sources:
 
     def __init__(self, remote: Remote | None) -> None:
         self.remote = remote
-        self._web = Web()
+        self._web = Web(own=remote.url if isinstance(remote, HttpRemote) else None)
         self._buckets: dict[str, Remote] = {}
         self._making = threading.Lock()
 
@@ -94,21 +95,22 @@ class Sources:
         return f"{self.remote.url}/{name}" if url is None and self.remote is not None else shown(url or "")
 
     def _read(self, url: str | None, name: str, path: Path) -> int:
+        limit = cap("MMMETA_MAX_DOCUMENT_BYTES")
         if url is None and self.remote is not None:
-            return self.remote.fetch(name, path)
+            return self.remote.fetch(name, path, limit=limit)
         url = (url or "").strip()
         scheme = url.partition(":")[0].lower()
         if scheme in ("http", "https"):
-            return self._web.fetch(url, path)
+            return self._web.fetch(url, path, limit=limit)
         if scheme == "s3":
-            return self._from_bucket(url, path)
+            return self._from_bucket(url, path, limit)
         if scheme == "file":
-            return self._from_file(url, path)
+            return self._from_file(url, path, limit)
         raise RefusedError(
             f"documents can't be had from {shown(url):.200}: give an https, http, s3 or file URL"
         )
 
-    def _from_bucket(self, url: str, path: Path) -> int:
+    def _from_bucket(self, url: str, path: Path, limit: int) -> int:
         bucket, _, key = url.partition(":")[2].removeprefix("//").partition("/")
         if "?" in bucket:  # where to send this client's credentials is not the publisher's to say
             raise RefusedError(f"{shown(url)} has settings: give s3://bucket/key alone")
@@ -120,9 +122,9 @@ class Sources:
                 if len(self._buckets) >= _MOST_BUCKETS:
                     self._buckets.pop(next(iter(self._buckets)))
                 self._buckets[bucket] = remote
-        return remote.fetch(key, path)
+        return remote.fetch(key, path, limit=limit)
 
-    def _from_file(self, url: str, path: Path) -> int:
+    def _from_file(self, url: str, path: Path, limit: int) -> int:
         file = _file_of(url)
         # Not `Path.resolve`, which raises RuntimeError for links that lead in a circle.
         real = Path(os.path.realpath(file))
@@ -133,7 +135,7 @@ class Sources:
                 f"{shown(url)} is a file outside the archive, which a publisher can't make this machine read; "
                 f"set {ALLOW_FILES}=1 to allow it"
             )
-        return LocalRemote(real.parent).fetch(real.name, path)
+        return LocalRemote(real.parent).fetch(real.name, path, limit=limit)
 
 
 def _file_of(url: str) -> Path:

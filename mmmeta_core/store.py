@@ -140,6 +140,10 @@ class Store(MutableMapping[str, Any]):
             data = _utf8(text)
         except StoreError as error:
             raise StoreError(f"the store can't keep the text for {key!r}: {error}") from None
+        if self.folder.is_symlink():
+            raise StoreError(
+                f"{self.folder} is a symbolic link, which values are not written through: remove it"
+            )
         with explained(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, data)

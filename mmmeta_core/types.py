@@ -34,6 +34,9 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 never: Final = datetime.min.replace(tzinfo=UTC)
 """Earlier than any time: a default for `store.get()` of a timestamp that may not be there yet."""
 
+MAX_NAME_BYTES: Final = 63
+"""Bytes of a column's name: what dataset and PostgreSQL allow."""
+
 _INT64: Final = 2**63
 
 
@@ -157,6 +160,28 @@ def is_key(value: object) -> bool:
     if isinstance(value, int):
         return -_INT64 <= value < _INT64
     return isinstance(value, str) and bool(value.strip()) and _is_utf8(value) and "\0" not in value
+
+
+def is_key_column(name: object) -> bool:
+    """Whether documents can be keyed by a column of this name."""
+    if not isinstance(name, str) or not name.strip() or name.startswith("__") or not name.isprintable():
+        return False
+    return _is_utf8(name) and len(name.encode()) <= MAX_NAME_BYTES
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether a value of JSON is nested deeper than so many levels. Does not recurse."""
+    level: list[Any] = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return bool(level)
 
 
 def _is_utf8(text: str) -> bool:

@@ -35,6 +35,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     for name in list(os.environ):
         if name.startswith(("MMMETA", "AWS_")):
             monkeypatch.delenv(name)
+    # The tests' web servers are on loopback, where no publisher leads a client unless that allows it.
+    monkeypatch.setenv("MMMETA_ALLOW_HOSTS", "127.0.0.0/8,::1,localhost")
     nowhere = tmp_path_factory.getbasetemp() / "no-aws"
     monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))

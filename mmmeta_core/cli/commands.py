@@ -159,9 +159,9 @@ def inspect(session: Session, invalid: bool, as_json: bool) -> None:
         columns = insight.pop("columns")
         for name, value in insight.items():
             click.echo(f"{name}: {text(value)}")
-        click.echo(f"columns: {', '.join(f'{column} ({kind})' for column, kind in columns.items())}")
+        click.echo(f"columns: {text(', '.join(f'{column} ({kind})' for column, kind in columns.items()))}")
         for key, value in store.items():
-            click.echo(f"store {key}: {text(value)}")
+            click.echo(f"store {text(key)}: {text(value)}")
 
 
 @cli.command(
@@ -244,13 +244,13 @@ def store() -> None:
 @pass_session
 def store_get(session: Session, key: str, as_json: bool) -> None:
     """Print the value of KEY."""
-    from mmmeta_core.cli.printing import echo_json
+    from mmmeta_core.cli.printing import echo_json, echo_raw
 
     with session.open(existing=True) as metadir:
         if as_json:
             echo_json(metadir.store[key])
         else:
-            click.echo(metadir.store.text(key).rstrip("\n"))
+            echo_raw(metadir.store.text(key).rstrip("\n"))
 
 
 @store.command("set")

@@ -12,8 +12,10 @@ from mmmeta_core.types import Key, Kind, Misfit, coerce, is_key
 
 _FILTER: Final = re.compile(r"(?P<column>[^=<>!~]+?)(?P<operator><=|>=|!=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _BOOLEANS: Final = {"true": True, "false": False}
-_RESERVED: Final = frozenset({"self", "deleted", "order_by", "_limit", "_offset", "_streamed", "_step"})
-"""Names that `files.find` takes for arguments of its own."""
+_RESERVED: Final = frozenset(
+    {"self", "where", "deleted", "order_by", "_limit", "_offset", "_streamed", "_step"}
+)
+"""Names that `files.find` takes for arguments of its own: filters on columns that are called so go under `where`."""
 _SHAPES: Final[Mapping[Kind, str]] = {
     "boolean": "true or false",
     "datetime": "a time, such as 2021-05-01 or 2021-05-01T12:00",
@@ -40,7 +42,7 @@ def parse_filters(
                 f"{argument!r} is no filter: write column=value, or one of != < <= > >= ~ for the ="
             )
         column = match["column"].strip()
-        if column in _RESERVED or column in taken:
+        if (column in _RESERVED or column in taken) and column not in kinds:
             raise click.UsageError(f"{argument!r}: a column of this name can't be filtered on here")
         try:
             conditions = _conditions(match["operator"], match["value"], kinds.get(column))
@@ -52,7 +54,9 @@ def parse_filters(
                 f"{column}=a,b"
             )
         filters[column] |= conditions
-    return filters
+    reserved = {column for column in filters if column in _RESERVED or column in taken}
+    plain: dict[str, Any] = {column: value for column, value in filters.items() if column not in reserved}
+    return plain | ({"where": {column: filters[column] for column in reserved}} if reserved else {})
 
 
 def _conditions(operator: str, text: str, kind: Kind | None) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from typing import Any, Final
 import click
 import orjson
 
+from mmmeta_core.cli.session import printable
+
 _SAMPLE: Final = 200
 _WIDEST: Final = 60
 _PARTS: Final = frozenset({"pulled", "generated", "pushed", "files"})
@@ -51,9 +53,13 @@ def _present(values: dict[str, Any]) -> dict[str, Any]:
 
 def text(value: Any) -> str:
     """Return a value as one line of text, without control characters."""
-    if value is None:
-        return ""
-    return "".join(c if c.isprintable() else " " for c in _cell(value))
+    return "" if value is None else printable(_cell(value)).replace("\n", " ").replace("\t", " ")
+
+
+def echo_raw(value: str, *, nl: bool = True) -> None:
+    """Print text that others wrote: as it is into a pipe or file, without control characters on a terminal."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    click.echo(printable(value) if is_terminal else value, nl=nl)
 
 
 def echo_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, how: str) -> None:
@@ -65,7 +71,7 @@ def echo_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, how:
         for line in chain([columns], ([_cell(row[c]) for c in columns] for row in rows)):
             buffer = io.StringIO()
             csv.writer(buffer, lineterminator="\n").writerow(line)
-            click.echo(buffer.getvalue(), nl=False)
+            echo_raw(buffer.getvalue(), nl=False)
     elif sys.stdout is not None and sys.stdout.isatty():
         _table(iter(rows), columns)
     else:
@@ -93,7 +99,13 @@ def _cell(value: Any) -> str:
 
 def _json(value: Any) -> str:
     try:
-        return orjson.dumps(value, default=str).decode()
+        plain = orjson.dumps(value, default=str).decode()
+        # JSON leaves DEL, C1 controls and characters that turn or hide text as they are, and a terminal obeys them.
+        return (
+            plain
+            if plain.isprintable()
+            else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in plain)
+        )
     except TypeError:  # integers beyond 64 bits and lone surrogates, which JSON can say all the same
         return json.dumps(value, default=_json_value, separators=(",", ":"))
 

@@ -122,8 +122,18 @@ def _interrupted(interrupt: KeyboardInterrupt) -> int:
 
 def fail(sentence: str) -> NoReturn:
     """Say what is wrong, and end with exit code 1."""
-    click.echo(f"mmmeta: {sentence}", err=True)
+    click.echo(f"mmmeta: {printable(sentence)}", err=True)
     sys.exit(1)
+
+
+def printable(words: str) -> str:
+    """Return text of others without what a terminal would obey: escapes, carriage returns, turned text."""
+    return "".join(char if char.isprintable() or char in "\n\t" else " " for char in words)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _sentence(error: OSError) -> str:
@@ -142,7 +152,7 @@ def _sentence(error: OSError) -> str:
 def configure_logging(level: str) -> None:
     """Log to stderr, one line an event."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(_Formatter("%(levelname)s %(message)s"))
     logger = logging.getLogger("mmmeta_core")
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())

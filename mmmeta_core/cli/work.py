@@ -95,6 +95,7 @@ def process(
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write; stdout unless given.")
 @_COLUMNS
 @click.option("--deleted", is_flag=True, help="Those that the publisher deleted.")
+@click.option("--spreadsheet", is_flag=True, help="CSV cells that look like formulas get an apostrophe.")
 @json_option
 @pass_session
 def export(
@@ -104,6 +105,7 @@ def export(
     output: str | None,
     columns: str | None,
     deleted: bool,
+    spreadsheet: bool,
     as_json: bool,
 ) -> None:
     """Write matching documents into a file that other programs read."""
@@ -118,7 +120,13 @@ def export(
         target = sys.stdout.buffer if output is None else Path(output)
         with progress_bar("export") as progress:
             result = metadir.export(
-                target, chosen, columns=_listed(columns), deleted=deleted, progress=progress, **arguments
+                target,
+                chosen,
+                columns=_listed(columns),
+                deleted=deleted,
+                spreadsheet=spreadsheet,
+                progress=progress,
+                **arguments,
             )
         if output is not None:
             echo_result(result, as_json=as_json)
@@ -156,7 +164,7 @@ def status(session: Session, failures: bool, as_json: bool) -> None:
         for pipeline in found.pipelines:
             last = pipeline.last_run.isoformat(timespec="seconds") if pipeline.last_run else "never"
             click.echo(
-                f"{pipeline.mark}: {pipeline.due} due, {pipeline.done} done, {pipeline.failed} failed, "
+                f"{text(pipeline.mark)}: {pipeline.due} due, {pipeline.done} done, {pipeline.failed} failed, "
                 f"{pipeline.set_aside} set aside; last run {last}"
             )
 

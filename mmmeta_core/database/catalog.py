@@ -23,6 +23,7 @@ import orjson
 
 from mmmeta_core.atomic import fsync_file
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED, Columns, Fitted, fold
+from mmmeta_core.database.foreign import check_content, check_schema
 from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format, writable
 from mmmeta_core.database.rebase import left, rescued_of, same
 from mmmeta_core.database.sqlite import (
@@ -38,6 +39,7 @@ from mmmeta_core.database.sqlite import (
     upsert_rows,
 )
 from mmmeta_core.errors import CatalogError
+from mmmeta_core.limits import cap, check
 from mmmeta_core.trouble import explained_database
 from mmmeta_core.types import (
     PLAIN_KINDS,
@@ -506,7 +508,7 @@ class Catalog:
             self._declare(new_columns, position.revision)
             kinds = self._all_kinds()
             pending = self.pending_count() > 0
-            for some in chunks(records):
+            for some in chunks(records, weigh=lambda record: _weight(record[1])):
                 total += len(some)
                 if any(values.get("__deleted_reason") == PURGED for _, values in some):
                     set_values(self.connection, "mmmeta_local", {_SCRUB: 1})
@@ -518,6 +520,7 @@ class Catalog:
                     ({self.unique: key, **row, "__revision": position.revision} for key, row in rows.items()),
                 )
             self._write_store(store)
+            check(len(self.store()), cap("MMMETA_MAX_STORE_KEYS"), "store values in all")
             self._write_position(position)
         return total
 
@@ -587,6 +590,7 @@ class Catalog:
     def _declare(self, declared: Mapping[str, Kind], revision: int) -> None:
         """Take over columns that a segment declares; values that wait here under another kind move to `__rescued`."""
         known = self.kinds()
+        check(len(known.keys() | declared.keys()), cap("MMMETA_MAX_COLUMNS"), "columns in all")
         waiting = {fold(name): name for name in self.new_columns()}
         for name, kind in declared.items():
             other = waiting.get(fold(name), name)
@@ -657,6 +661,8 @@ def open_catalog(path: Path, unique: str, *, max_columns: int = 500) -> Iterator
     Raises `CatalogError` when it is unreadable, of another format, or has another key column than `unique`.
     """
     with closing(connect(path, pragmas=_PRAGMAS)) as connection, explained_database(path):
+        if check_version(connection, path, VERSION) == VERSION:
+            check_catalog(connection, path)
         bring_up_to_date(connection, path, Schema(partial(_create, unique=unique), STEPS))
         if not all(table_columns(connection, table) for table in _PRIVATE_TABLES):
             with (
@@ -699,14 +705,21 @@ def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int
     snapshot.replace(path)
 
 
+def check_catalog(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `CatalogError` unless the database has the schema of a catalog and no more; it may have been copied here."""
+    check_schema(connection, path, _SCHEMA + _PRIVATE_SCHEMA)
+
+
 def check_whole(path: Path, name: str) -> None:
-    """Raise `CatalogError`, which calls the file `name`, unless it passes SQLite's own check and has a format of ours."""
+    """Raise `CatalogError`, which calls the file `name`, unless it is a closed database, whole, and as mmmeta writes one.
+
+    Its schema is looked at first: to check the content SQLite would run what a hostile one says.
+    """
     with closing(connect(path, pragmas={})) as connection:
         if check_version(connection, name, VERSION) == 0:
             raise CatalogError(f"{name} is empty")
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise CatalogError(f"{name} is damaged: {found}")
+        check_schema(connection, name, _SCHEMA)
+        check_content(connection, name)
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
@@ -763,9 +776,20 @@ def _delta(row: Row, base: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict
     return delta
 
 
+def _weight(value: Any) -> int:
+    """Return about how many bytes a value of JSON takes in memory. The reader has bounded its depth."""
+    if isinstance(value, str):
+        return 50 + len(value)
+    if isinstance(value, dict):
+        return 100 + sum(100 + len(name) + _weight(one) for name, one in value.items())
+    return 60 + sum(map(_weight, value)) if isinstance(value, list) else 30
+
+
 def _raw(values: str | Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
     """Return raw values of the log's JSON form. Raises `Misfit` for a column that was never declared."""
     loaded: Mapping[str, Any] = orjson.loads(values) if isinstance(values, str) else values
+    if not isinstance(loaded.get(RESCUED) or {}, Mapping):
+        raise Misfit(f"{RESCUED} is no object")
     try:
         return {name: from_json(value, kinds[name]) for name, value in loaded.items()}
     except KeyError as error:

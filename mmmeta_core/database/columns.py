@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from mmmeta_core.errors import DocumentError
-from mmmeta_core.types import Kind, Misfit, Sql, coerce, encode, kind_of
+from mmmeta_core.types import MAX_NAME_BYTES, Kind, Misfit, Sql, coerce, encode, kind_of
 
 PURGED: Final = "purged"
 """The `__deleted_reason` of a document of which nothing but the key may be left, and which never comes back."""
@@ -34,8 +34,6 @@ STATE_BOOKKEEPING: Final[Mapping[str, Kind]] = {
     STATE_RESCUED: "json",
 }
 
-_MAX_NAME_BYTES: Final = 63  # what dataset and PostgreSQL allow
-
 
 def column_name(key: str) -> str | None:
     """Return the column for a document's key, or None when no column can have that name.
@@ -46,7 +44,7 @@ def column_name(key: str) -> str | None:
     name = key.strip().replace("-", "_").replace(".", "_")
     if not name or name.startswith("__") or not name.isprintable():
         return None
-    return name if len(name.encode(errors="replace")) <= _MAX_NAME_BYTES else None
+    return name if len(name.encode(errors="replace")) <= MAX_NAME_BYTES else None
 
 
 def fold(name: str) -> str:
@@ -151,12 +149,22 @@ def _possible(key: str) -> str:
     return column
 
 
+def _bounded(value: Any) -> Any:
+    """Return the value with integers beyond 64 bits as text, wherever they are."""
+    if isinstance(value, dict):
+        return {name: _bounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_bounded(one) for one in value]
+    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
+
+
 def _rescuable(key: str, value: Any, misfit: Misfit) -> Any:
-    """Return the value if JSON keeps it as it is, an integer beyond 64 bits as text, or raise."""
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return str(value)
+    """Return the value if JSON keeps it as it is, integers beyond 64 bits as text, or raise."""
     try:
+        value = _bounded(value)
         kept = orjson.loads(orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS))
+    except RecursionError:
+        raise DocumentError(f"the value of {key!r:.200} can't be kept: it is nested too deep") from None
     except (TypeError, ValueError):
         raise DocumentError(f"the value of {key!r} can't be kept: {misfit}") from None
     if kept is None and value is not None:  # JSON has no infinities

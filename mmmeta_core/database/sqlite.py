@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,14 @@ from mmmeta_core.writer import newer_format
 CHUNK: Final = 500
 """Rows that are looked up or written in one go; also the most parameters of one `IN (…)`."""
 
+GUARDS: Final = {"trusted_schema": "OFF", "cell_size_check": "ON"}
+"""For databases that others may have written: no function is called from a schema, and pages are looked at."""
+
 _WAIT_SECONDS: Final = 60.0
+_HEAVY: Final = 32 * 1024 * 1024
+"""Bytes of items from which on no more are held at once."""
+_SUPER: Final = bytes.fromhex("d9d505f920a163d7")
+"""The end of a rollback journal that names another file."""
 T = TypeVar("T")
 
 
@@ -33,6 +41,7 @@ def connect(path: Path, *, pragmas: Mapping[str, str]) -> sqlite3.Connection:
 
     Transactions are explicit: see `atomic`. Raises `CatalogError` naming the file.
     """
+    check_journal(path)
     try:
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rwc",
@@ -41,7 +50,7 @@ def connect(path: Path, *, pragmas: Mapping[str, str]) -> sqlite3.Connection:
             isolation_level=None,
             check_same_thread=False,
         )
-        for name, value in pragmas.items():
+        for name, value in {**GUARDS, **pragmas}.items():
             _set(connection, name, value)
     except sqlite3.Error as error:
         if _is_busy(error):
@@ -74,6 +83,24 @@ def _busy(path: object) -> CatalogError:
     )
 
 
+def check_journal(path: Path) -> None:
+    """Raise `CatalogError` for a rollback journal that names another file, which SQLite would remove.
+
+    None of mmmeta's does; one that was copied here with a metadir could make opening the database delete any file.
+    """
+    journal = f"{os.path.realpath(path)}-journal"
+    try:
+        with open(journal, "rb") as file:  # noqa: PTH123 - on the way of every connection
+            file.seek(max(os.fstat(file.fileno()).st_size - len(_SUPER), 0))
+            tail = file.read(len(_SUPER))
+    except OSError:  # there is none, nearly always; SQLite says what else is wrong
+        return
+    if tail == _SUPER:
+        raise CatalogError(
+            f"{journal} was not written by mmmeta and is not safe to use: remove it, and see where it came from"
+        )
+
+
 @contextmanager
 def atomic(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """Run the block in one transaction that takes the write lock at once; a nested block is a savepoint.
@@ -102,11 +129,25 @@ def atomic(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
-    """Yield lists of at most `size` items."""
+def chunks(
+    items: Iterable[T], size: int = CHUNK, *, weigh: Callable[[T], int] | None = None
+) -> Iterator[list[T]]:
+    """Yield lists of at most `size` items; with `weigh`, which gives an item's bytes, also of few enough to hold."""
     iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+    if weigh is None:
+        while chunk := list(islice(iterator, size)):
+            yield chunk
+        return
+    some: list[T] = []
+    weight = 0
+    for item in iterator:
+        some.append(item)
+        weight += weigh(item)
+        if len(some) == size or weight > _HEAVY:
+            yield some
+            some, weight = [], 0
+    if some:
+        yield some
 
 
 def table_columns(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:

@@ -27,6 +27,7 @@ from mmmeta_core.database.columns import (
     column_name,
     fold,
 )
+from mmmeta_core.database.foreign import check_documents
 from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format
 from mmmeta_core.database.sqlite import (
     atomic,
@@ -228,11 +229,13 @@ class State:
         connection.execute("ATTACH ? AS meta", (f"{catalog.absolute().as_uri()}?mode=rw",))
         try:
             with explained_database(self.path), atomic(connection):
-                return self._merge(connection, everything, verified)
+                return self._merge(connection, catalog, everything, verified)
         finally:
             connection.execute("DETACH meta")
 
-    def _merge(self, connection: sqlite3.Connection, everything: bool, verified: bool) -> Merged:
+    def _merge(
+        self, connection: sqlite3.Connection, catalog: Path, everything: bool, verified: bool
+    ) -> Merged:
         info = dict(connection.execute("SELECT key, value FROM meta.mmmeta_info"))
         if info.get("unique") != self.unique:
             raise CatalogError(
@@ -260,6 +263,9 @@ class State:
             f"total(f.__deleted_at IS NOT NULL AND m.__deleted_at IS NULL) "
             f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key LEFT JOIN main.files f ON f.{key} = c.key"
         ).fetchone()
+        kinds = dict(connection.execute("SELECT name, kind FROM meta.mmmeta_columns"))
+        source = f"temp.changed AS c JOIN meta.files AS m ON m.{key} = c.key"
+        check_documents(connection, catalog, self.unique, kinds, source)
         left = self._forget_purged(connection)
         written = self._copy(connection, columns, now)
         gone = self._delete_missing(connection, now) if moved else 0
@@ -289,13 +295,14 @@ class State:
         key = quote(self.unique)
         names = ",".join(map(quote, columns))
         updates = ",".join(f"{quote(c)}=excluded.{quote(c)}" for c in columns)
-        differs = " OR ".join(f"files.{quote(c)} IS NOT excluded.{quote(c)}" for c in columns)
+        # As rows: a chain of ORs nests, and SQLite takes a thousand levels.
+        here, there = (",".join(f"{table}.{quote(c)}" for c in columns) for table in ("files", "excluded"))
         cursor = connection.execute(
             f"INSERT INTO main.files ({key},{names},__state_added,__state_last_updated) "
             f"SELECT m.{key},{','.join(f'm.{quote(c)}' for c in columns)},?1,?1 "
             f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key WHERE 1 = 1 "
             f"ON CONFLICT ({key}) DO UPDATE SET {updates},__state_last_updated=excluded.__state_last_updated "
-            f"WHERE {differs}",
+            f"WHERE ({here}) IS NOT ({there})",
             (now,),
         )
         return cursor.rowcount

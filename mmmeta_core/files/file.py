@@ -74,7 +74,10 @@ class File(Mapping[str, Any]):
     @property
     def _values(self) -> Row:
         if self._read is None:
-            self._read = self._layout.decode(self._row)
+            own: list[str] = []
+            if self._layout.is_rescued(self._row):
+                own = [name for name, owner in self._state.owners().items() if owner == "client"]
+            self._read = self._layout.decode(self._row, own)
         return self._read
 
     @property

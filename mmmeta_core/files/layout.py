@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -36,17 +36,19 @@ class Layout:
             if decoder is None and at not in self._rescued
         }
 
+    def is_rescued(self, row: Sequence[Any]) -> bool:
+        """Whether the row has values that found no column."""
+        return any(row[at] for at in self._rescued)
+
     def plain(self, row: Sequence[Any], column: str) -> int | None:
         """Return where a value is that is to be read as it is; None where it takes `decode` to know it."""
-        for at in self._rescued:
-            if row[at]:
-                return None
-        return self._plain.get(column)
+        return None if self.is_rescued(row) else self._plain.get(column)
 
-    def decode(self, row: Sequence[Any]) -> Row:
+    def decode(self, row: Sequence[Any], own: Iterable[str] = ()) -> Row:
         """Return a row's values as they were written: by kind, with the rescued ones in their places.
 
-        What a document itself says under a name of our bookkeeping is not shown.
+        What a publisher says under the name of our bookkeeping, of a column that has a value, or of one of the client's
+        `own` is not shown.
         """
         values = {
             name: raw if raw is None or decoder is None else decoder(raw)
@@ -56,8 +58,12 @@ class Layout:
             del values[self.names[at]]
         for at in self._rescued:
             if row[at]:
-                rescued = orjson.loads(row[at])
-                values |= {name: value for name, value in rescued.items() if name not in _BOOKKEEPING}
+                taken = {*_BOOKKEEPING, *own} if self.names[at] == RESCUED else _BOOKKEEPING
+                values |= {
+                    name: value
+                    for name, value in orjson.loads(row[at]).items()
+                    if name not in taken and values.get(name) is None
+                }
         return values
 
 

@@ -8,16 +8,17 @@ import os
 import threading
 import unicodedata
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from mmmeta_core.atomic import fsync_folder, sweep, temporary
+from mmmeta_core.atomic import sweep, temporary
 from mmmeta_core.config import Config
 from mmmeta_core.database.state import State
 from mmmeta_core.database.work import CONTENT, Reservation, owns, reserve
 from mmmeta_core.errors import DocumentError, MmmetaError, RefusedError, RemoteUnreachableError
+from mmmeta_core.files.beneath import link, opened, replace
 from mmmeta_core.paths import NAME
 from mmmeta_core.sources import Sources, is_content
 from mmmeta_core.types import Key
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mmmeta_core.files.file import File
 
 _LONGEST_NAME: Final = 200
+_MOST_PARTS: Final = 16
 _CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _DEVICES: Final = frozenset(
     {
@@ -38,7 +40,6 @@ _DEVICES: Final = frozenset(
         *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"),
     }
 )
-_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,15 @@ class Folder:
                 if exists and not is_own:
                     continue  # somebody else's file
                 if draft is None:
-                    if not _make_folder(path.parent):
+                    if not self._make_folder(path.parent):
                         continue
-                    draft = stack.enter_context(temporary(path.parent))
+                    self._sweep(self._root)
+                    draft = stack.enter_context(temporary(self._root))
                     size = self._sources.fetch(file.name, file, self._config, draft, source=source)
                 if exists:  # an older version of this very document
-                    draft.replace(path)
-                    fsync_folder(path.parent)
+                    with self._opened(path.parent) as folder:
+                        replace(draft, folder, path.name)
+                        os.fsync(folder)
                     return Placed(place.name, size)
                 if self._link(draft, path, place):
                     return Placed(place.name, size)
@@ -120,13 +123,34 @@ class Folder:
 
         In this order: a name is never the document's own while somebody else's file has it.
         """
-        if not _make_folder(path.parent) or not _link(draft, path):
+        try:
+            with self._opened(path.parent) as folder:
+                if not link(draft, folder, path.name):
+                    return False
+                if not reserve(self.state, place):
+                    os.unlink(path.name, dir_fd=folder)
+                    return False
+                os.fsync(folder)
+        except NotADirectoryError:  # a file, or a link, was put in a folder's place in the meantime
             return False
-        if not reserve(self.state, place):
-            path.unlink()
-            return False
-        fsync_folder(path.parent)
         return True
+
+    def _make_folder(self, folder: Path) -> bool:
+        """Make the folder; False if a file was put in its place in the meantime."""
+        try:
+            with self._opened(folder):
+                return True
+        except NotADirectoryError:
+            return False
+
+    @contextmanager
+    def _opened(self, folder: Path) -> Iterator[int]:
+        """Open a folder below this one, by the way that it has now."""
+        real = Path(os.path.realpath(folder))
+        if not real.is_relative_to(self._root):
+            raise NotADirectoryError(errno.ENOTDIR, "leads out by a symbolic link", str(folder))
+        with opened(self._root, real.relative_to(self._root).parts) as descriptor:
+            yield descriptor
 
     def _is_there(self, path: Path, place: Reservation, file: File) -> bool:
         """Whether the very content is there, and is this document's."""
@@ -164,35 +188,12 @@ class Folder:
                 self._swept.add(folder)
 
 
-def _make_folder(folder: Path) -> bool:
-    """Make the folder; False if a file was put in its place in the meantime."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        return False
-    return True
-
-
-def _link(draft: Path, path: Path) -> bool:
-    """Link the file where there is none; False if there is one."""
-    try:
-        try:
-            os.link(draft, path)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            path.touch(exist_ok=False)  # this file system has no links: hold the name, then take it
-            draft.replace(path)
-    except (FileExistsError, NotADirectoryError):
-        return False
-    return True
-
-
 def safe_parts(name: str) -> list[str]:
     """Return a published file name as path parts that stay below a folder and that file systems take."""
     normal = unicodedata.normalize("NFC", name).replace("\\", "/")
     parts = [_safe(part) for part in normal.split("/") if part not in ("", ".", "..")]
-    return [part for part in parts if part] or ["unnamed"]
+    kept = [part for part in parts if part] or ["unnamed"]
+    return kept if len(kept) <= _MOST_PARTS else [*kept[: _MOST_PARTS - 1], kept[-1]]
 
 
 def _safe(part: str) -> str:

@@ -63,18 +63,28 @@ class Files:
 
     # --- reading
 
-    def find(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> Iterator[File]:
+    def find(
+        self,
+        *clauses: Any,
+        where: Any = None,
+        deleted: bool | None = False,
+        **filters: Any,
+    ) -> Iterator[File]:
         """Yield the documents that match all filters.
 
         `deleted` False leaves soft-deleted documents out, True gives only those, None both; a filter on
-        `__deleted_at` stands for itself. Columns may be saved while this is iterated. Raises `ConfigError` for an
-        operator that does not exist, or for a value that it can't take.
+        `__deleted_at` stands for itself.
+
+        Filters may also be given as a mapping, `find({"deleted": True})` or, with the other verbs too,
+        `where={"deleted": True}`: for columns that are called as an argument is. Columns may be saved while this is
+        iterated. Raises `ConfigError` for an operator that does not exist, or for a value that it can't take.
         """
         table = self.table
+        mappings, plain = _split(clauses)
         arguments = {name: filters.pop(name) for name in _ARGUMENTS if name in filters}
         arguments["order_by"] = list(self._orderings(table, arguments.get("order_by")))
-        where = self._where(table, filters, deleted)
-        with closing(table.find(*clauses, *where, **arguments)) as found:
+        conditions = self._where(table, [*mappings, where or {}, filters], deleted)
+        with closing(table.find(*plain, *conditions, **arguments)) as found:
             if found.result_proxy is None:
                 return
             layout = Layout(found.keys, self._state.kinds())
@@ -92,25 +102,38 @@ class Files:
         filters["_limit"] = 1
         return next(self.find(*clauses, deleted=deleted, **filters), None)
 
-    def count(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> int:
+    def count(
+        self,
+        *clauses: Any,
+        where: Any = None,
+        deleted: bool | None = False,
+        **filters: Any,
+    ) -> int:
         """Return the number of documents that match."""
         table = self.table
-        return int(table.count(*clauses, *self._where(table, filters, deleted)))
+        mappings, plain = _split(clauses)
+        return int(table.count(*plain, *self._where(table, [*mappings, where or {}, filters], deleted)))
 
-    def distinct(self, *columns: Any, deleted: bool | None = False, **filters: Any) -> Iterator[Row]:
+    def distinct(
+        self,
+        *columns: Any,
+        where: Any = None,
+        deleted: bool | None = False,
+        **filters: Any,
+    ) -> Iterator[Row]:
         """Yield the distinct values of these columns, as dicts, in order; clauses may be among the `columns`."""
         table = self.table
         arguments = {name: filters.pop(name) for name in ("_limit", "_offset") if name in filters}
         names = [column for column in columns if isinstance(column, str)]
-        clauses = [column for column in columns if not isinstance(column, str)]
-        where = [*clauses, *self._where(table, filters, deleted)]
+        mappings, clauses = _split(column for column in columns if not isinstance(column, str))
+        conditions = [*clauses, *self._where(table, [*mappings, where or {}, filters], deleted)]
         found = {name: self._column(table, name) for name in names}
         there = list(dict.fromkeys(column.key for column in found.values() if column is not None))
         if names and not there:
-            yield from ([dict.fromkeys(names)] if table.count(*where) else [])
+            yield from ([dict.fromkeys(names)] if table.count(*conditions) else [])
             return
         layout = Layout(there, self._state.kinds())
-        for row in table.distinct(*there, *where, **arguments):
+        for row in table.distinct(*there, *conditions, **arguments):
             values = layout.decode([row[name] for name in there])
             yield {name: None if column is None else values[column.key] for name, column in found.items()}
 
@@ -134,7 +157,7 @@ class Files:
             raise ConfigError("these are the documents of one revision already: ask m.files.as_of")
         return self._as_of(revision)
 
-    def to_pandas(self, *, deleted: bool | None = False, **filters: Any) -> Any:
+    def to_pandas(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> Any:
         """Return the matching documents as a pandas DataFrame; pandas is imported here only.
 
         Types allow for NULL: `Int64`, `Float64`, `boolean`, `string`, times `datetime64[us, UTC]`, also where a column is
@@ -150,7 +173,7 @@ class Files:
                 name: pandas.NA if value is None and name not in times else value
                 for name, value in file.items()
             }
-            for file in self.find(deleted=deleted, **filters)
+            for file in self.find(*clauses, deleted=deleted, **filters)
         ]
         frame = pandas.DataFrame(rows, columns=None if rows else self.columns, dtype=object)
         typed = frame.convert_dtypes()
@@ -291,8 +314,9 @@ class Files:
                     ),
                 )
             if self._table is None or self._version != version:
-                self._table = dataset.Table(self._database, "files")
-                self._version = version
+                fresh = dataset.Table(self._database, "files")
+                fresh.columns  # noqa: B018 - looked at here, or two threads would each have columns of their own
+                self._table, self._version = fresh, version
             return self._table
 
     def close(self) -> None:
@@ -331,12 +355,27 @@ class Files:
             if column is not None:
                 yield f"-{column.key}" if ordering.startswith("-") else column.key
 
-    def _where(self, table: dataset.Table, filters: Mapping[str, Any], deleted: bool | None) -> list[Any]:
+    def _where(
+        self, table: dataset.Table, filters: Sequence[Mapping[str, Any]], deleted: bool | None
+    ) -> list[Any]:
         from mmmeta_core.files.filters import translate
 
-        if deleted is not None and "__deleted_at" not in filters:
-            filters = {**filters, "__deleted_at": {"not": None} if deleted else None}
-        return translate(filters, lambda name: self._column(table, name), self._state.kinds())
+        given = [one for one in filters if one]
+        if deleted is not None and not any("__deleted_at" in one for one in given):
+            given.append({"__deleted_at": {"not": None} if deleted else None})
+        kinds = self._state.kinds()
+        return [
+            clause
+            for one in given
+            for clause in translate(one, lambda name: self._column(table, name), kinds)
+        ]
+
+
+def _split(clauses: Iterable[Any]) -> tuple[list[Mapping[str, Any]], list[Any]]:
+    """Return the filters among clauses, and the clauses of SQLAlchemy."""
+    given = list(clauses)
+    mappings = [one for one in given if isinstance(one, Mapping)]
+    return mappings, [one for one in given if not isinstance(one, Mapping)]
 
 
 _DTYPES: Final[Mapping[Kind, str | None]] = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from mmmeta_core.atomic import TEMPORARY
 from mmmeta_core.errors import RemoteDeniedError, RemoteError
+from mmmeta_core.limits import way_out
 from mmmeta_core.trouble import naming
 
 if TYPE_CHECKING:
@@ -177,12 +178,16 @@ def is_name(name: str) -> bool:
 
 def too_large(url: str, name: str, size: int, limit: int) -> RemoteError:
     """Return the error for an object beyond the caller's limit."""
-    return RemoteError(f"{name!r} in {url} has {size:,} bytes, more than the {limit:,} that are taken.")
+    return RemoteError(
+        f"{name!r} in {url} has {size:,} bytes, more than the {limit:,} that are taken{way_out(limit)}."
+    )
 
 
 def save(chunks: Iterable[bytes], path: Path) -> int:
     """Write `chunks` to `path`, flush it to disk, return the bytes; leave no file behind if it fails."""
-    with naming(path), path.open("wb") as file:
+    # Not through a link: in a folder that others write to, one could have been put there.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with naming(path), os.fdopen(os.open(path, flags, 0o666), "wb") as file:
         try:
             size = sum(map(file.write, chunks))
             file.flush()

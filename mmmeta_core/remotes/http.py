@@ -22,6 +22,7 @@ from mmmeta_core.errors import (
     RemoteNotFoundError,
     RemoteUnreachableError,
 )
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import HEAD, NAME, remote_name
 from mmmeta_core.remotes import base
 from mmmeta_core.remotes.base import READ_LIMIT, Blob, Remote, Source, Stat
@@ -51,7 +52,7 @@ class HttpRemote(Remote):
 
     def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
         self.url = _parsed(url)
-        self._web = Web(patience=patience)
+        self._web = Web(patience=patience, own=self.url)
         self._answered = False
 
     def check(self) -> None:
@@ -120,7 +121,7 @@ class HttpRemote(Remote):
                 return None
             size = _size(answer)
             if size is None:
-                size = sum(map(len, answer.body))
+                size = sum(map(len, answer.taken(cap("MMMETA_MAX_DOCUMENT_BYTES"))))
             return Stat(size, _etag(answer.headers, size))
 
     def _deny(self, name: str) -> NoReturn:

@@ -1,8 +1,8 @@
 """Reading what an URL of the web names. urllib3 is imported with the first request.
 
-Neither the URLs nor the servers are trusted: redirects are few and stay with their scheme, an address that only this
-machine's own network knows as its neighbour (link-local, where clouds keep credentials) is refused, an answer that
-only trickles is given up, and no credential in an URL is ever shown.
+Neither the URLs nor the servers are trusted: redirects are few and stay with their scheme, an address that is not of the
+public internet is refused unless the client allows it (see `web_client`), an answer that only trickles is given up,
+and no credential in an URL is ever shown.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mmmeta_core.errors import (
     RemoteNotFoundError,
     RemoteUnreachableError,
 )
+from mmmeta_core.limits import way_out
 from mmmeta_core.remotes import base
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ PATIENCE: Final = 60.0
 """Seconds in which something has to come."""
 
 _REDIRECTS: Final = 5
+_LONGEST_URL: Final = 8192
 _CONNECT_SECONDS: Final = 10.0
 _TRIES: Final = 3
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
@@ -58,7 +60,9 @@ class Answer:
         for chunk in self.body:
             size += len(chunk)
             if limit is not None and size > limit:
-                raise RemoteError(f"{shown(self.url)} has more than the {limit:,} bytes that are taken.")
+                raise RemoteError(
+                    f"{shown(self.url)} has more than the {limit:,} bytes that are taken{way_out(limit)}."
+                )
             yield chunk
 
 
@@ -68,8 +72,10 @@ class Web:
     An answer of which nothing, or next to nothing, comes within `patience` seconds is given up.
     """
 
-    def __init__(self, *, patience: float = PATIENCE) -> None:
+    def __init__(self, *, patience: float = PATIENCE, own: str | None = None) -> None:
+        """Take the URL of the client's `own` remote, which may be at an address that others must not lead to."""
         self._patience = patience
+        self._own = None if own is None else _host_of(own)
         self._made: urllib3.PoolManager | None = None
         self._making = threading.Lock()
 
@@ -159,7 +165,9 @@ class Web:
 
         with self._making:
             if self._made is None:
-                self._made = make_pool(connect_seconds=_CONNECT_SECONDS, read_seconds=self._patience)
+                self._made = make_pool(
+                    connect_seconds=_CONNECT_SECONDS, read_seconds=self._patience, own=self._own
+                )
             return self._made
 
 
@@ -193,7 +201,16 @@ def _redirected(here: str, target: str) -> str:
     return there
 
 
+def _host_of(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _check(url: str) -> None:
+    if len(url) > _LONGEST_URL:
+        raise RefusedError(
+            f"{shown(url[:200])}… can't be read: an URL has at most {_LONGEST_URL:,} characters"
+        )
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

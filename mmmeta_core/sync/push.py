@@ -21,7 +21,6 @@ from typing import Final
 
 from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import (
-    MAX_SEGMENT_BYTES,
     Header,
     Written,
     open_segment,
@@ -40,6 +39,7 @@ from mmmeta_core.errors import (
     StoreError,
 )
 from mmmeta_core.head import Head
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
 from mmmeta_core.signing import Signer, load_signer
@@ -245,7 +245,7 @@ def _is_astray(remote: Remote, written: Written, head: Head | None) -> bool:
     with temporary(written.path.parent) as next_one:
         name = remote_name(segment_name(revision + 1))
         try:
-            remote.fetch(name, next_one, limit=MAX_SEGMENT_BYTES)
+            remote.fetch(name, next_one, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
         except RemoteNotFoundError:
             return True
         with open_segment(next_one, f"{remote.url}/{name}") as (header, _):
@@ -257,7 +257,7 @@ def _is_mine(remote: Remote, name: str, written: Written) -> bool:
     with temporary(written.path.parent) as theirs:
         for is_last in (False, True):
             try:
-                remote.fetch(name, theirs, limit=MAX_SEGMENT_BYTES)
+                remote.fetch(name, theirs, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
                 with open_segment(theirs, f"{remote.url}/{name}") as (header, _):
                     return header.commit == written.header.commit
             except RemoteNotFoundError:

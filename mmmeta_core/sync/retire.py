@@ -95,7 +95,7 @@ def _secured(replica: Replica, remote: Remote, covering: int) -> Snapshot:
 def _is_whole(replica: Replica, remote: Remote, head: Head, snapshot: Snapshot) -> bool:
     with temporary(replica.paths.root) as draft:
         try:
-            remote.fetch(remote_name(snapshot.name), draft)
+            remote.fetch(remote_name(snapshot.name), draft, limit=snapshot.size)
             if digest_of(draft) != snapshot.sha256:
                 return False
             check_whole(draft, f"{remote.url}/{remote_name(snapshot.name)}")

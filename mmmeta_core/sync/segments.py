@@ -12,9 +12,10 @@ import random
 import time
 from pathlib import Path
 
-from mmmeta_core.changelog import MAX_SEGMENT_BYTES, digest_of, segment_name
+from mmmeta_core.changelog import digest_of, segment_name
 from mmmeta_core.errors import LogError, RemoteNotFoundError, RemoteUnreachableError
 from mmmeta_core.head import Head
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote
 
@@ -35,7 +36,7 @@ def fetch_segment(remote: Remote, revision: int, draft: Path, head: Head | None,
     name = remote_name(segment_name(revision))
     while True:
         try:
-            return remote.fetch(name, draft, limit=MAX_SEGMENT_BYTES)
+            return remote.fetch(name, draft, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
         except RemoteNotFoundError:
             if not waits:
                 raise
@@ -46,7 +47,7 @@ def fetch_segment(remote: Remote, revision: int, draft: Path, head: Head | None,
 def comes_otherwise(remote: Remote, revision: int, draft: Path) -> bool:
     """Fetch a segment that is damaged once more; whether it comes otherwise than it lies in `draft`."""
     before = digest_of(draft)
-    remote.fetch(remote_name(segment_name(revision)), draft, limit=MAX_SEGMENT_BYTES)
+    remote.fetch(remote_name(segment_name(revision)), draft, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
     return digest_of(draft) != before
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from mmmeta_core.atomic import temporary
-from mmmeta_core.changelog import MAX_SEGMENT_BYTES, digest_of, segment_name
+from mmmeta_core.changelog import digest_of, segment_name
 from mmmeta_core.database.catalog import Catalog, check_whole, open_catalog, replace_catalog
 from mmmeta_core.database.sqlite import connect, table_columns
 from mmmeta_core.errors import CatalogError, LogError, RemoteNotFoundError
 from mmmeta_core.head import Head, Snapshot, read_head
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import CONFIG, HEAD, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.signing import Trust
@@ -52,7 +53,11 @@ def take_snapshot(
         there = remote.stat(remote_name(snapshot.name))
         if there is not None and there.size == snapshot.size:
             with temporary(replica.paths.root) as draft:
-                came.bytes += remote.fetch(remote_name(snapshot.name), draft, limit=snapshot.size)
+                came.bytes += remote.fetch(
+                    remote_name(snapshot.name),
+                    draft,
+                    limit=min(snapshot.size, cap("MMMETA_MAX_SNAPSHOT_BYTES")),
+                )
                 if digest_of(draft) == snapshot.sha256:
                     check_whole(draft, f"{remote.url}/{remote_name(snapshot.name)}")
                     _adopt(replica, remote, draft, snapshot, head, verified=came.trust is not None)
@@ -72,7 +77,7 @@ def _take_newer(replica: Replica, remote: Remote, head: Head, came: Came) -> boo
         return False
     with temporary(replica.paths.root) as draft:
         try:
-            came.bytes += remote.fetch(remote_name(named.name), draft)
+            came.bytes += remote.fetch(remote_name(named.name), draft, limit=cap("MMMETA_MAX_SNAPSHOT_BYTES"))
             newer = _recognise(draft, named, head)
         except (RemoteNotFoundError, CatalogError):
             return False
@@ -106,7 +111,9 @@ def _recognise(draft: Path, named: Snapshot, head: Head) -> tuple[Snapshot, str]
 def _is_in_log(replica: Replica, remote: Remote, snapshot: Snapshot, digest: str) -> bool:
     with temporary(replica.paths.root) as segment:
         try:
-            remote.fetch(remote_name(segment_name(snapshot.revision)), segment, limit=MAX_SEGMENT_BYTES)
+            remote.fetch(
+                remote_name(segment_name(snapshot.revision)), segment, limit=cap("MMMETA_MAX_SEGMENT_BYTES")
+            )
         except RemoteNotFoundError:
             return False
         return digest_of(segment) == digest

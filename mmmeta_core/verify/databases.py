@@ -13,10 +13,10 @@ from typing import Final
 from mmmeta_core.config import Config
 from mmmeta_core.database import catalog as catalogs
 from mmmeta_core.database import state as states
-from mmmeta_core.database.catalog import Catalog
-from mmmeta_core.database.sqlite import get_value, table_columns
-from mmmeta_core.errors import ConfigError, MmmetaError, StoreError, StoreKeyError
-from mmmeta_core.paths import Paths
+from mmmeta_core.database.catalog import Catalog, check_catalog
+from mmmeta_core.database.sqlite import GUARDS, check_journal, get_value, table_columns
+from mmmeta_core.errors import CatalogError, ConfigError, MmmetaError, StoreError, StoreKeyError
+from mmmeta_core.paths import META_DB, Paths
 from mmmeta_core.store import Store, decode_value
 from mmmeta_core.verify.findings import Code, Finding, Report
 
@@ -174,10 +174,15 @@ def _database(path: Path, kind: _Kind, report: Report, deep: bool) -> Iterator[s
     connection: sqlite3.Connection | None = None
     try:
         # Not read only: SQLite itself may have to undo what a killed writer left. Nothing is written here.
+        check_journal(path)
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_SECONDS, isolation_level=None
         )
+        for name, value in GUARDS.items():
+            connection.execute(f"PRAGMA {name}={value}")
         flaw = _flaw(connection, path, kind, deep)
+    except CatalogError as error:
+        flaw = Finding(str(path), "can't be used", str(error), kind.damaged)
     except sqlite3.DatabaseError as error:
         if _is_busy(error):
             raise
@@ -221,6 +226,8 @@ def _flaw(connection: sqlite3.Connection, path: Path, kind: _Kind, deep: bool) -
     if version > kind.version:
         what = f"has format {version}, this mmmeta reads up to {kind.version}"
         return Finding(str(path), what, "install a newer mmmeta", "newer")
+    if version and path.name == META_DB:
+        check_catalog(connection, path)
     # The full check also compares the indexes with their tables.
     (found,) = connection.execute(f"PRAGMA {'integrity' if deep else 'quick'}_check(1)").fetchone()
     if found != "ok":

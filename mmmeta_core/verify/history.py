@@ -17,6 +17,7 @@ from mmmeta_core.database.catalog import Catalog, Position, open_catalog
 from mmmeta_core.database.sqlite import chunks, connect, get_value
 from mmmeta_core.errors import LogError, MmmetaError, RemoteNotFoundError
 from mmmeta_core.head import Head
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import HEAD, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.types import Progress
@@ -33,7 +34,6 @@ from mmmeta_core.verify.log import (
 
 _AT_ONCE: Final = 8
 NOWHERE: Final = Position(None, 0, "", 0)
-_MAX_SEGMENT_BYTES: Final = 4 * 1024**3
 MAX_COLUMNS: Final = 100_000
 """A limit for publishers, who have kept theirs; a replay takes what is there."""
 
@@ -235,7 +235,7 @@ def _read(
 def _fetch(sources: Sources, revision: int) -> Path | None:
     path = sources.folder / f"{revision}.segment"
     try:
-        sources.remote.fetch(remote_name(segment_name(revision)), path, limit=_MAX_SEGMENT_BYTES)
+        sources.remote.fetch(remote_name(segment_name(revision)), path, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
     except RemoteNotFoundError:
         return None
     return path

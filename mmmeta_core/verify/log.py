@@ -12,6 +12,7 @@ from mmmeta_core.changelog import FOLDER, digest_of, segment_name, segment_revis
 from mmmeta_core.database.catalog import Position
 from mmmeta_core.errors import LogError, RemoteNotFoundError, SignatureError
 from mmmeta_core.head import Head, parse_head
+from mmmeta_core.limits import cap
 from mmmeta_core.paths import HEAD, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.signing import Trust
@@ -125,7 +126,7 @@ def _head(remote: Remote, report: Report, trust: Trust | None) -> Head | None:
     name = remote_name(HEAD)
     url = f"{remote.url}/{name}"
     try:
-        blob = remote.read(name)
+        blob = remote.read(name, limit=cap("MMMETA_MAX_HEAD_BYTES"))
         if blob is None:
             return None
         head = parse_head(blob.data, url)
@@ -157,7 +158,7 @@ def _digest(remote: Remote, revision: int) -> str | None:
     with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
         path = Path(folder) / "segment"
         try:
-            remote.fetch(remote_name(segment_name(revision)), path)
+            remote.fetch(remote_name(segment_name(revision)), path, limit=cap("MMMETA_MAX_SEGMENT_BYTES"))
         except RemoteNotFoundError:
             return None
         return digest_of(path)
