@@ -110,7 +110,7 @@ def _read(path: Path) -> Config:
         return Config()
     except OSError as error:
         way_out = WAYS_OUT.get(error.errno or 0, "check the disk and run it again")
-        raise ConfigError(f"{path} can't be read ({error.strerror}): {way_out}") from None
+        raise ConfigError(f"{path} can't be read: {error.strerror}; {way_out}") from None
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path} is larger than 1 MiB; that is no list of settings")
     try:

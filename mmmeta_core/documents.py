@@ -17,6 +17,7 @@ import orjson
 
 from mmmeta_core.atomic import TEMPORARY
 from mmmeta_core.errors import ConfigError, DocumentError
+from mmmeta_core.trouble import WAYS_OUT
 from mmmeta_core.types import is_deeper
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def walk(root: Path, *, suffix: str | None, on_error: OnError) -> Iterator[tuple
         with os.scandir(top):
             pass
     except OSError as error:
-        raise ConfigError(f"{root} is not a folder that can be read: {error.strerror}") from None
+        way_out = WAYS_OUT.get(error.errno or 0, "correct the path")
+        raise ConfigError(f"{root} is not a folder that can be read: {error.strerror}; {way_out}") from None
     return _walk(top, suffix, on_error)
 
 

@@ -81,7 +81,9 @@ def explained_database(path: Path) -> Iterator[None]:
 
 def _file_error(error: OSError, path: Path) -> FileError:
     reason = error.strerror or str(error)
-    named = path if error.filename is None else os.fsdecode(error.filename)
+    # Of a rename or a link the second one is what was to come into being.
+    of_system = error.filename if error.filename2 is None else error.filename2
+    named = path if of_system is None else os.fsdecode(of_system)
     explanation = FileError(sentence(f"{named} can't be used", reason, error.errno))
     explanation.errno, explanation.strerror, explanation.filename = error.errno, reason, str(named)
     return explanation

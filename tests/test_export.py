@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from mmmeta_core import ConfigError, Metadir, RefusedError, mmmeta
+from mmmeta_core import ConfigError, FileError, Metadir, RefusedError, mmmeta
 from mmmeta_core.export import FORMATS
 
 NOON = datetime(2024, 5, 1, 12, 0, 0, 250, tzinfo=UTC)
@@ -316,7 +316,9 @@ def test_what_can_not_be_is_one_clear_error(
 
 
 def test_a_missing_folder_is_said(m: Metadir, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(
+        FileError, match=r"nowhere.* can't be used \(No such file or directory\): correct the path"
+    ):
         m.export(tmp_path / "nowhere" / "x.csv")
 
 

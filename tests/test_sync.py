@@ -901,5 +901,5 @@ def test_a_store_is_tried_out_once(tmp_path: Path, s3_endpoint: str, bucket: str
             for number in range(2):
                 publisher.files.insert(content_hash=f"d{number}")
                 publisher.push()
-    probes = [request.method for request in proxy.seen if ".probe-" in request.path]
+    probes = [request.method for request in proxy.seen if ".probe" in request.path]
     assert probes == ["PUT", "PUT", "DELETE"]

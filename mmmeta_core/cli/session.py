@@ -96,6 +96,8 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, _: object) -> None:
         be_default()
+        # A wait that is interrupted may leave its lock so that a thread of a pool, at its end, finds it released.
+        logging.getLogger("concurrent.futures").disabled = True
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def unraisable(what: sys.UnraisableHookArgs) -> None:

@@ -33,4 +33,4 @@ def explain(error: OSError, root: Path, verb: str, name: str) -> RemoteError:
     if error.errno in _UNREACHABLE:
         return RemoteUnreachableError(f"{str(root)!r} does not answer ({reason}): check that it is mounted.")
     way_out = WAYS_OUT.get(error.errno or 0, "try again")
-    return RemoteError(f"Can't {verb} {what} ({reason}): {way_out}.")
+    return RemoteError(f"Can't {verb} {what}: {reason}; {way_out}.")

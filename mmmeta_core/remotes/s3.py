@@ -36,6 +36,7 @@ MULTIPART: Final = 100 * 1024 * 1024
 """Bytes from which an unconditional upload goes in parts."""
 
 _WRITER: Final = "mmmeta-write"
+_PROBE: Final = "_mmmeta/.probe"
 _NO_OPTIONS: Final = S3Options()
 
 
@@ -96,12 +97,20 @@ class S3Remote(Remote):
 
     def keeps_conditions(self) -> bool:
         """See `Remote.keeps_conditions`: some stores take the condition and ignore it, some refuse what is not there."""
-        name = f"_mmmeta/.probe-{uuid4().hex}"
+        # Of one name, so that publishers who were killed leave one of these at most. One that is refused because it is
+        # there, whoever made it, shows as much, and only who made it removes it.
+        for _ in range(CONFLICTS):
+            if self.create(_PROBE, b"one"):
+                break
+            if self.stat(_PROBE) is not None:
+                return True
+        else:
+            return False
         try:
-            return self.create(name, b"one") and not self.create(name, b"another")
+            return not self.create(_PROBE, b"another")
         finally:
             with suppress(RemoteError):
-                self.remove(name)
+                self.remove(_PROBE)
 
     def write(self, name: str, source: Source, *, if_match: str | None = None) -> str | None:
         """See `Remote.write`."""

@@ -109,7 +109,7 @@ def check_remote(objects: Mapping[str, bytes], *, revision: int, named: bool = F
     """Check a remote that is at rest: everything repeats what the log says, and nothing unfinished lies about."""
     archive = read_log(objects)
     assert archive.revision == revision, f"at revision {archive.revision}, expected {revision}"
-    left = [name for name in objects if name.endswith(("-journal", "-wal", "-shm")) or ".probe" in name]
+    left = [name for name in objects if name.endswith(("-journal", "-wal", "-shm")) or ".probe-" in name]
     assert not left, f"left at the remote: {left}"
     head = json.loads(objects["_mmmeta/head.json"])
     expected = {

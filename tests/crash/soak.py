@@ -55,7 +55,8 @@ def main() -> None:
                 answer: dict[str, Any] = json.loads(server.stdout.readline())
                 if "skipped" in answer:
                     print(
-                        f"{request['scenario']}, {request['how']}: skipped, {answer['skipped']}", flush=True
+                        f"{request['scenario']}, {request.get('how')}: skipped, {answer['skipped']}",
+                        flush=True,
                     )
                     continue
                 if "error" in answer:
@@ -88,8 +89,8 @@ def requests(endpoint: str, seed: str) -> Iterator[dict[str, Any]]:
     places = [(scenario.name, None) for scenario in (*PUBLISHERS, *CLIENTS)]
     places += [(scenario.name, endpoint) for scenario in (*PUBLISHERS, *CLIENTS) if scenario.s3]
     commands = {scenario.name for scenario in (*PUBLISHERS, *CLIENTS) if scenario.command}
-    for name, where in places:
-        for how in ("kill", *SIGNALS, *FAULTS, *TROUBLES):
+    for how in ("kill", *SIGNALS, *FAULTS, *TROUBLES):
+        for name, where in places:
             if how == "kill" or (where is None and (name in commands or how not in SIGNALS)):
                 more = {"how": how, "points": ALL, "at_random": 0, "seed": seed}
                 yield {"scenario": name, "endpoint": where, **more}

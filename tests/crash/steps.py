@@ -57,7 +57,7 @@ class Steps:
             if (flags & WRITES or self.reads) and self._is_ours(path) and not self._is_metadata(path):
                 self.take("open", str(path))
         elif event in CHANGES or (self.reads and event in LOOKS):
-            if self._is_ours(arguments[0]):
+            if self._is_ours(arguments[0]) and not self._is_metadata(arguments[0]):
                 self.take(event, str(arguments[0]))
         elif event == "http.client.send" and not self.failing:
             self.take(event, repr(arguments[1])[:80])
@@ -67,8 +67,11 @@ class Steps:
         return text.startswith(self.base)
 
     def _is_metadata(self, path: object) -> bool:
-        """Whether it is a metadata file of a document, which may be unreadable: that stops no other."""
-        return str(path).startswith(f"{self.base}/documents/") and str(path).endswith(".json")
+        """Whether it is a metadata file, or the folder of all: what is unreadable there comes later, and stops no other."""
+        text = str(path)
+        return text.startswith(f"{self.base}/documents") and text.endswith(
+            (".json", "/documents", "/documents/")
+        )
 
     def _traced(self, connect: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
         take = self.take

@@ -50,16 +50,6 @@ def test_a_publish_clears_away_what_others_left_in_a_folder(scrape: Scrape, tmp_
     assert lying_in(tmp_path / "remote") == [YOUNG], "where documents are uploaded to"
 
 
-def test_drafts_of_the_log_never_lie_in_its_folder(scrape: Scrape, tmp_path: Path) -> None:
-    """It grows for ever, and must not be looked through for them."""
-    (tmp_path / "remote").mkdir()
-    litter(tmp_path / "remote" / "_mmmeta" / "log")
-    scrape("d1")
-    with mmmeta(tmp_path / "a", files_root=tmp_path / "documents", remote=tmp_path / "remote") as m:
-        m.sync()
-    assert lying_in(tmp_path / "remote" / "_mmmeta" / "log") == [OLD, YOUNG]
-
-
 def test_an_export_clears_away_what_a_killed_one_left(scrape: Scrape, tmp_path: Path) -> None:
     scrape("d1")
     with mmmeta(tmp_path / "a", files_root=tmp_path / "documents") as m:

@@ -458,7 +458,13 @@ for use in (remote.create, remote.write):
         print(error)
 """
         ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        assert ran.stdout.splitlines() == [f"Can't write 'a' in {str(root)!r}: File too large."] * 2
+        assert (
+            ran.stdout.splitlines()
+            == [
+                f"Can't write 'a' in {str(root)!r}: File too large; raise the limit on file sizes and run it again."
+            ]
+            * 2
+        )
         assert files_in(root) == set()
 
     def test_readers_see_whole_objects_only(self, remote: LocalRemote, root: Path) -> None:
