@@ -415,11 +415,13 @@ def test_who_has_the_old_database_open_is_told(tmp_path: Path, monkeypatch: pyte
 
 
 def test_settings_that_were_mapped_here_give_way_to_the_archives(tmp_path: Path) -> None:
-    remote = publish(tmp_path, "0.4")
-    config = tmp_path / "publisher/_mmmeta/config.yml"
-    config.write_text(config.read_text().replace("metadata:\n", "metadata:\n  digest: none\n", 1))
-    with mmmeta(tmp_path / "publisher", remote=remote) as m:
-        assert m.push().revision == 2
+    base, remote = copy(tmp_path, "0.4", "publisher"), tmp_path / "remote"
+    remote.mkdir()
+    with mmmeta(base, remote=remote) as m:
+        m.update()
+        config = base / "_mmmeta/config.yml"
+        config.write_text(config.read_text().replace("metadata:\n", "metadata:\n  digest: none\n", 1))
+        assert m.push().revision == 1
     with mmmeta(copy(tmp_path, "0.4", "client"), remote=remote) as client:
         client.update()
         assert client.config.digest is None
