@@ -17,7 +17,7 @@ import pytest
 from mmmeta_core import mmmeta
 
 OLD = Path(__file__).parent / "golden" / "old"
-KILLED = Path(__file__).parent / "killed.py"
+KILLED = Path(__file__).parent / "killed_conversion.py"
 POINTS = int(os.environ.get("CRASH_POINTS", "2"))
 """How many moments of each verb a process is killed at; a very large number means all."""
 
