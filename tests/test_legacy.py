@@ -281,6 +281,7 @@ def lay_out_old(remote_url: str, metadir: Path) -> None:
             remote.write(f"_mmmeta/{path.relative_to(metadir).as_posix()}", path)
 
 
+@pytest.mark.parametrize("version", ["0.1", "0.4"], indirect=True)
 def test_a_client_of_an_old_archive_is_told(tmp_path: Path, version: str, remote_url: str) -> None:
     lay_out_old(remote_url, OLD / version / "publisher/_mmmeta")
     for base in (copy(tmp_path, version, "client"), tmp_path / "newcomer"):
@@ -297,7 +298,7 @@ def test_a_client_of_an_old_archive_is_told(tmp_path: Path, version: str, remote
             client.sync()
             assert client.files.count(deleted=None) == 8
             assert client.revision == 1
-            marked = {"0.1": 3, "0.4": 1, "0.4-plain": 0}[version] if base.name == "client" else 0
+            marked = {"0.1": 3, "0.4": 1}[version] if base.name == "client" else 0
             assert len(list(client.files.find(imported=True))) == marked
 
 
@@ -323,6 +324,7 @@ def test_nothing_old_is_uploaded_and_no_log_stays_beside_the_snapshot(
     assert before - after == ({"_mmmeta/meta.db-wal"} if version == "0.1" else set())
 
 
+@pytest.mark.parametrize("version", ["0.1", "0.4"], indirect=True)
 def test_a_push_never_loses_what_an_old_version_left_at_the_remote(
     tmp_path: Path, version: str, remote_url: str
 ) -> None:
@@ -410,3 +412,19 @@ def test_who_has_the_old_database_open_is_told(tmp_path: Path, monkeypatch: pyte
             m.generate()
     with mmmeta(base, files_root=OLD / "documents") as m:
         assert m.generate().pending == 8
+
+
+def test_settings_that_were_mapped_here_give_way_to_the_archives(tmp_path: Path) -> None:
+    base, remote = copy(tmp_path, "0.4", "publisher"), tmp_path / "remote"
+    remote.mkdir()
+    with mmmeta(base, remote=remote) as m:
+        m.update()
+        config = base / "_mmmeta/config.yml"
+        config.write_text(config.read_text().replace("metadata:\n", "metadata:\n  digest: none\n", 1))
+        assert m.push().revision == 1
+    with mmmeta(copy(tmp_path, "0.4", "client"), remote=remote) as client:
+        client.update()
+        assert client.config.digest is None
+        client.pull()
+        assert client.config.digest == "none"
+        assert client.inspect().pending == 0

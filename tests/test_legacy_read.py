@@ -15,6 +15,7 @@ import pytest
 from mmmeta_core import mmmeta
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.legacy import CatalogConversion, StateConversion
+from mmmeta_core.legacy.layout import held
 from mmmeta_core.legacy.read import Damage, Report, is_list, parts_read, reads_as_number
 from mmmeta_core.legacy.state import _as_written
 
@@ -236,9 +237,21 @@ def test_the_first_generate_decides_what_columns_hold(tmp_path: Path) -> None:
             "1": (False, "text", None),
             "2": ("True", "['a']", "x"),
         }
-        (documents / "2.json").write_text(json.dumps({"content_hash": "2", "flag": "no boolean"}))
+        (documents / "2.json").write_text(
+            json.dumps({"content_hash": "2", "flag": "no boolean", "gone": [1]})
+        )
         m.generate()
         assert m.inspect().columns == kinds, "once published, kinds stay"
+
+
+def test_names_with_a_hyphen_are_included_as_0_4_did(tmp_path: Path) -> None:
+    part(tmp_path, "2021-01-01T00:00:00.1.append", [{"content_hash": "a", "sub_title": "x", **TIMES}])
+    (tmp_path / "_mmmeta/config.yml").write_text("metadata: {include: [sub_title]}")
+    (tmp_path / "a.json").write_text('{"content_hash": "a", "sub-title": "x", "else": 1}')
+    with mmmeta(tmp_path, files_root=tmp_path) as m:
+        assert m.generate().updated == 0
+        m.update()
+        assert [(file["sub_title"], file.get("else")) for file in m.files.find()] == [("x", None)]
 
 
 def test_whole_numbers_as_keys_stay_the_same_documents(tmp_path: Path) -> None:
@@ -257,6 +270,17 @@ def test_whole_numbers_as_keys_stay_the_same_documents(tmp_path: Path) -> None:
 
 
 # --- state
+
+
+def test_nobody_writes_to_what_is_being_converted(tmp_path: Path) -> None:
+    path = tmp_path / "_mmmeta/meta.db"
+    database(path, f"content_hash TEXT, {META}", [{"content_hash": "a"}])
+    with held(path) as old, closing(sqlite3.connect(path, timeout=0)) as other:
+        assert old.execute("SELECT count(*) FROM files").fetchone() == (1,)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("INSERT INTO files (content_hash) VALUES ('b')")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            old.execute("DELETE FROM files")
 
 
 def client(tmp_path: Path, columns: str, rows: list[dict[str, Any]], *, version: str = "0.1") -> Path:

@@ -33,10 +33,11 @@ def convert_settings(path: Path, folder: Path) -> tuple[str, ...]:
     Idempotent: settings that were mapped before, by a run that was killed later, stay. Raises `ConfigError`.
     """
     kept = folder / path.name
-    if kept.exists() and path.exists():
+    if kept.exists() and path.exists() and _text(kept) != _text(path):
         Config.load(path)
         return map_settings(_text(kept), str(kept)).left_out
-    mapped = map_settings(_text(path), str(path))
+    source = kept if kept.exists() else path
+    mapped = map_settings(_text(source), str(source))
     folder.mkdir(parents=True, exist_ok=True)
     if path.exists():
         keep(path, folder)
