@@ -149,6 +149,7 @@ def _here(replica: Replica) -> tuple[Position, str | None]:
     if not replica.paths.meta.exists():
         return Position(None, 0, "", 0), None
     with replica.catalog() as catalog:
+        replica.undo_taking(catalog)
         return catalog.position, catalog.local("head")
 
 
@@ -201,12 +202,13 @@ def _adopt(replica: Replica, remote: Remote, draft: Path, snapshot: Snapshot, he
     if replica.paths.meta.exists():
         with replica.catalog() as catalog:
             old, synced = catalog.store(), catalog.local("config")
+            replica.begin_taking(catalog, {**dict.fromkeys(old), **new}, head.config)
     synced = replica.take_config(head.config, synced, f"{remote.url}/{remote_name(HEAD)}")
     replica.take_store({**dict.fromkeys(old), **new}, old, remote.url)
+    if synced is not None:  # before it takes its place: a kill in between would lose it
+        with open_catalog(draft, config.unique, max_columns=config.max_columns) as fresh:
+            fresh.set_local(config=synced)
     replace_catalog(replica.paths.meta, draft, config.unique, max_columns=config.max_columns)
-    if synced is not None:
-        with replica.catalog() as catalog:
-            catalog.set_local(config=synced)
 
 
 def _replay(replica: Replica, remote: Remote, head: Head | None, came: _Came, probe: bool) -> Position:
@@ -266,10 +268,13 @@ def _apply(replica: Replica, draft: Path, source: str, position: Position, head:
         if position.revision == 0:
             replica.take_config(header.config, None, source)
             replica.check_unique(header.unique)
-    with replica.catalog() as catalog, atomic(catalog.connection):
-        before = catalog.store()
-        documents = replay_segment(catalog, draft, source)
-        replica.take_store(header.store, before, source)
-        synced = replica.take_config(header.config, catalog.local("config"), source)
-        catalog.set_local(config=synced)
+    with replica.catalog() as catalog:
+        replica.begin_taking(catalog, header.store, header.config)
+        with atomic(catalog.connection):
+            before = catalog.store()
+            documents = replay_segment(catalog, draft, source)
+            replica.take_store(header.store, before, source)
+            synced = replica.take_config(header.config, catalog.local("config"), source)
+            catalog.set_local(config=synced)
+            replica.end_taking(catalog)
     return documents
