@@ -32,7 +32,7 @@ MEMORY: Final = Path("/dev/shm")  # noqa: S108 - thousands of small transactions
 NAMES: Final = ("rows", "other", "files", "client")
 KEYS: Final = [f"k{n}" for n in range(5)]
 DELETED: Final = "(deleted)"
-COLUMNS: Final = ("title", "number", "flag", "tags", "at", "maker:name", "clash")
+COLUMNS: Final = ("title", "number", "flag", "tags", "at", "maker:name", "clash", "mixed")
 OWN: Final = ("mine", "note", "clash")
 
 Row: TypeAlias = dict[str, Any]
@@ -47,7 +47,9 @@ VALUES: Final[Mapping[str, list[Any]]] = {
     "at": TIMES,
     "maker:name": ["m", "n"],
     "clash": [1, 2],
+    "mixed": [True, "yes", 3, ["l"]],
 }
+"""What is published. Values of several kinds are only published of the first document, which has no metadata file."""
 OWN_VALUES: Final[Mapping[str, list[Any]]] = {
     "mine": [True, False, None],
     "note": ["n1", "n2", None],
@@ -62,7 +64,12 @@ documents = st.fixed_dictionaries(
     {}, optional={name: st.sampled_from([*values, None]) for name, values in VALUES.items()}
 )
 written = st.fixed_dictionaries(
-    {}, optional={name: st.sampled_from([*values, None]) for name, values in VALUES.items() if name != "at"}
+    {},
+    optional={
+        name: st.sampled_from([*values, None])
+        for name, values in VALUES.items()
+        if name not in ("at", "mixed")
+    },
 )
 
 
@@ -229,12 +236,16 @@ class Archive(RuleBasedStateMachine):
 
     @rule(name=names, key=keys, values=documents)
     def upsert(self, name: str, key: str, values: Row) -> None:
+        if key != KEYS[0]:
+            values.pop("mixed", None)
         self.metadirs[name].files.upsert({"content_hash": key, **values})
         self.places[name].stage(key, {**values, DELETED: None})
         self.places[name].merge()
 
     @rule(name=names, key=keys, values=documents)
     def insert(self, name: str, key: str, values: Row) -> None:
+        if key != KEYS[0]:
+            values.pop("mixed", None)
         place, m = self.places[name], self.metadirs[name]
         there = place.rows.get(key)
         if there is not None and DELETED not in there:
@@ -256,7 +267,7 @@ class Archive(RuleBasedStateMachine):
             place.stage(key, {DELETED: BY_HAND})
         place.merge()
 
-    @rule(key=keys, values=written)
+    @rule(key=st.sampled_from(KEYS[1:]), values=written)
     def write_file(self, key: str, values: Row) -> None:
         self.ticks += 1
         path = self.folder / "documents" / f"{key}.json"

@@ -14,6 +14,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 import pytest
 from conftest import Scrape
@@ -22,6 +23,7 @@ from remotes.proxy import Request as Sent
 
 from mmmeta_core import LogError, Metadir, RemoteError, RemoteUnreachableError, mmmeta
 from mmmeta_core.remotes import Blob, Remote, Source, Stat, open_remote
+from mmmeta_core.sync import Replica, hints
 
 on_folder = pytest.mark.parametrize("remote_url", ["folder"], indirect=True)
 """For what the kind of remote makes no difference to."""
@@ -719,6 +721,57 @@ def test_a_pull_that_breaks_off_has_whole_revisions_and_goes_on(open_metadir: Op
     assert client.revision == 2
     tapped.breaks = lambda _: False
     assert (client.pull().segments, client.revision) == (1, 3)
+
+
+@on_folder
+@pytest.mark.parametrize("way", ["log", "snapshot"])
+def test_store_and_settings_that_a_kill_left_half_taken_are_not_taken_for_changes_made_here(
+    open_metadir: Open, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Else they would stay here for ever, and a publisher would publish them over newer ones."""
+    monkeypatch.setattr(hints, "_SNAPSHOT_SEGMENTS", 1 if way == "snapshot" else 500)
+    publisher, client = open_metadir("publisher"), open_metadir("client")
+    title = "metadata: {{required: [title], types: {{year: {}}}}}\n"
+
+    def say(number: int, kind: str) -> None:
+        publisher.store["count"], publisher.store[f"only_{number}"] = number, number
+        publisher.paths.config.write_text(title.format(kind))
+        for _ in range(8 if way == "snapshot" else 1):
+            publisher.store["filler"] = uuid4().hex
+            publisher.push()
+        publisher.store.pop(f"only_{number}")
+
+    say(1, "integer")
+    client.pull()
+    say(2, "text")
+    takes = [Replica.take_config, Replica.take_store]
+
+    def dying(take: Callable[..., Any]) -> Callable[..., Any]:
+        """Take, and die after the second of the two."""
+
+        def wrapped(*arguments: Any) -> Any:
+            took.append(take(*arguments))
+            if len(took) == 2:
+                raise KeyboardInterrupt
+            return took[-1]
+
+        return wrapped
+
+    took: list[Any] = []
+    with monkeypatch.context() as patched:
+        for take in takes:
+            patched.setattr(Replica, take.__name__, dying(take))
+        with pytest.raises(KeyboardInterrupt):
+            client.pull()
+    assert (client.store["count"], client.paths.config.read_text()) == (2, title.format("text"))
+    monkeypatch.setattr(hints, "_SNAPSHOT_SEGMENTS", 1)
+    for number in range(3, 10):  # so that the one who was killed comes back by a snapshot
+        say(number, "float")
+    assert client.pull().snapshot
+    assert (client.store["count"], client.paths.config.read_text()) == (9, title.format("float"))
+    assert [key for key in client.store if key.startswith("only_")] == ["only_9"]
+    assert client.push().published is False
+    assert client.verify().findings == ()
 
 
 # --- clocks

@@ -137,6 +137,7 @@ def _here(replica: Replica) -> tuple[Position, str | None, bool]:
     if not replica.paths.meta.exists():
         return Position(None, 0, "", 0), None, False
     with replica.catalog() as catalog:
+        replica.undo_taking(catalog)
         return catalog.position, catalog.local("head"), not catalog.is_verified
 
 
@@ -259,11 +260,14 @@ def _apply(part: _Part, head: Head | None, trust: Trust | None) -> int:
         if position.revision == 0:
             replica.take_config(header.config, None, source)
             replica.check_unique(header.unique)
-    with replica.catalog() as catalog, atomic(catalog.connection):
-        before = catalog.store()
-        documents = replay_segment(catalog, draft, source)
-        replica.take_store(header.store, before, source)
-        synced = replica.take_config(header.config, catalog.local("config"), source)
-        catalog.set_local(config=synced)
-        catalog.note_verified(trust is not None)
+    with replica.catalog() as catalog:
+        replica.begin_taking(catalog, header.store, header.config)
+        with atomic(catalog.connection):
+            before = catalog.store()
+            documents = replay_segment(catalog, draft, source)
+            replica.take_store(header.store, before, source)
+            synced = replica.take_config(header.config, catalog.local("config"), source)
+            catalog.set_local(config=synced)
+            catalog.note_verified(trust is not None)
+            replica.end_taking(catalog)
     return documents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -107,6 +108,35 @@ class Replica:
             here = self.store.text(key) if key in self.store else None
             if here != text and (key == TIMESTAMP or here == before.get(key)):
                 self.store.set_text(key, text)
+
+    def begin_taking(self, catalog: Catalog, store: Mapping[str, str | None], config: str | None) -> None:
+        """Note what is about to be taken into files, before it is in the catalog; `end_taking` forgets it.
+
+        Should this be killed in between, the files would look like changes that were made here.
+        """
+        noted = {key: text for key, text in store.items() if key != TIMESTAMP}
+        if noted or config is not None:
+            note = {"store": noted, "config": digest(config) if config is not None else None}
+            catalog.set_local(taking=json.dumps(note))
+
+    def end_taking(self, catalog: Catalog) -> None:
+        """Forget what was noted: it is in the catalog, or undone."""
+        if catalog.local("taking") is not None:
+            catalog.set_local(taking=None)
+
+    def undo_taking(self, catalog: Catalog) -> None:
+        """Put the files of a kill in between back to what the catalog has published; later changes here stay."""
+        text = catalog.local("taking")
+        if text is None:
+            return
+        note, published = json.loads(text), catalog.store()
+        for key, taken in note["store"].items():
+            if taken == (self.store.text(key) if key in self.store else None):
+                self.store.set_text(key, published.get(key))
+        here = self.config_text()
+        if here is not None and digest(here) == note["config"]:
+            catalog.set_local(config=note["config"])
+        self.end_taking(catalog)
 
     def check_unique(self, unique: str) -> None:
         """Raise `CatalogError` unless this metadir is keyed as the archive is."""

@@ -125,9 +125,6 @@ def _adopt(
     config = replica.config()
     old: dict[str, str] = {}
     synced = signs = None
-    if replica.paths.meta.exists():
-        with replica.catalog() as catalog:
-            old, synced, signs = catalog.store(), catalog.local("config"), catalog.local("signs")
     with open_catalog(draft, config.unique, max_columns=config.max_columns) as fresh:
         if fresh.position.revision != snapshot.revision or fresh.position.archive != head.archive:
             raise LogError(
@@ -135,11 +132,14 @@ def _adopt(
             )
         new = fresh.store()
         fresh.forget_private()
-        fresh.set_local(signs=signs)
         fresh.note_verified(verified)
+    if replica.paths.meta.exists():
+        with replica.catalog() as catalog:
+            old, synced, signs = catalog.store(), catalog.local("config"), catalog.local("signs")
+            replica.begin_taking(catalog, {**dict.fromkeys(old), **new}, head.config)
     synced = replica.take_config(head.config, synced, f"{remote.url}/{remote_name(HEAD)}")
     replica.take_store({**dict.fromkeys(old), **new}, old, remote.url)
+    # Before it takes its place: a kill in between would lose these notes.
+    with open_catalog(draft, config.unique, max_columns=config.max_columns) as fresh:
+        fresh.set_local(config=synced, signs=signs)
     replace_catalog(replica.paths.meta, draft, config.unique, max_columns=config.max_columns)
-    if synced is not None:
-        with replica.catalog() as catalog:
-            catalog.set_local(config=synced)
