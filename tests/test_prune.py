@@ -218,8 +218,12 @@ def test_what_can_not_be_pruned(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     with mmmeta(tmp_path / "m", remote=tmp_path / "site") as m:
         publish(m, doc("a"))
-        with pytest.raises(ConfigError, match="less than 0"):
-            m.prune(keep_days=-1)
+        for days in (-1, float("nan")):
+            with pytest.raises(ConfigError, match="is not 0 or more"):
+                m.prune(keep_days=days)
+        publish(m, doc("b"))
+        for many in (1e6, 1e300, float("inf")):
+            assert m.prune(keep_days=many).segments == 0
     with (
         serving(tmp_path / "site") as site,
         mmmeta(tmp_path / "client", remote=site.url) as client,
@@ -413,15 +417,10 @@ def test_the_command(open_metadir: Open, remote: Remote, tmp_path: Path, remote_
     def run(*arguments: str) -> Any:
         return shell("--metadir", "m", "--remote", remote_url, "-q", "log", *arguments, cwd=tmp_path)
 
-    told = run("--prune", "--keep-days", "30", "--dry-run")
-    assert told.stdout.startswith("segments 2, bytes "), told.stderr
-    assert "dry_run true" in told.stdout
-    assert len(log_of(remote)) == 6
     done = run("--prune", "--keep-days", "30", "--json")
     assert json.loads(done.stdout)["segments"] == 2
     assert log_of(remote) == [3, 4, 5, 6]
-    for wrong in (["--prune"], ["--prune", "--keep-days", "3", "--limit", "1"]):
-        assert run(*wrong).returncode == 2
+    assert run("--prune", "--keep-days", "3", "--limit", "1").returncode == 2
 
 
 @on_folder

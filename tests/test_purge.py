@@ -124,6 +124,7 @@ def test_no_byte_is_left_anywhere(open_metadir: Open, remote: Remote, tmp_path: 
     assert (again.documents, again.revision, again.segments) == (0, 6, 0)
 
 
+@on_folder
 def test_clients_wherever_they_stand(open_metadir: Open, remote: Remote) -> None:
     publisher = open_metadir("publisher")
     clients = {name: open_metadir(name) for name in ("first", "second", "newest")}
@@ -438,11 +439,9 @@ def test_the_command(open_metadir: Open, remote: Remote, tmp_path: Path, remote_
     def run(*arguments: str) -> Any:
         return shell("--metadir", "m", "--remote", remote_url, "-q", "purge", *arguments, cwd=tmp_path)
 
-    assert run("bad").returncode == 2
     missing = run("bad", "worse", "--reason", "r")
     assert (missing.returncode, missing.stdout) == (1, "")
     assert "there is no document with content_hash 'worse'" in missing.stderr
-    assert run("bad", "7", "--reason", "r", "--dry-run").stdout == "documents 2, revision 1, segments 1\n"
     assert at(remote)
     done = run("bad", "7", "--reason", "r", "--json")
     assert json.loads(done.stdout)["documents"] == 2, done.stderr
