@@ -18,7 +18,7 @@ from mmmeta_core.head import read_head
 from mmmeta_core.limits import cap
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote
-from mmmeta_core.types import Progress, parse_time, utcnow
+from mmmeta_core.types import Progress, never, parse_time, utcnow
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,15 @@ def prune(
     where the remote is read only, what `pull` raises, and `ConflictError`; then nothing is removed.
     """
     started = time.monotonic()
-    if keep_days < 0:
-        raise ConfigError(f"keep_days={keep_days!r} is less than 0")
+    if not keep_days >= 0:
+        raise ConfigError(f"keep_days={keep_days!r} is not 0 or more")
     remote.check_writable()
     if not dry_run:
         sync.pull(replica, remote, probe=True)
-    before = utcnow() - timedelta(days=keep_days)
+    try:
+        before = utcnow() - timedelta(days=keep_days)
+    except OverflowError:  # more days than there are years
+        before = never
     head, _, _ = read_head(remote)
     covered = head.snapshot.revision if head is not None and head.snapshot is not None else 0
     with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:

@@ -7,8 +7,10 @@ import os
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -216,8 +218,12 @@ def test_what_can_not_be_pruned(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     with mmmeta(tmp_path / "m", remote=tmp_path / "site") as m:
         publish(m, doc("a"))
-        with pytest.raises(ConfigError, match="less than 0"):
-            m.prune(keep_days=-1)
+        for days in (-1, float("nan")):
+            with pytest.raises(ConfigError, match="is not 0 or more"):
+                m.prune(keep_days=days)
+        publish(m, doc("b"))
+        for many in (1e6, 1e300, float("inf")):
+            assert m.prune(keep_days=many).segments == 0
     with (
         serving(tmp_path / "site") as site,
         mmmeta(tmp_path / "client", remote=site.url) as client,
@@ -345,13 +351,38 @@ def test_a_snapshot_that_head_does_not_name_yet_is_taken_where_the_log_is_pruned
         for number in range(2, 6):
             publish(other, doc("b", title=str(number)))
         other.prune(keep_days=0)
-    wrong = [(tmp_path / "live.db").read_bytes(), (tmp_path / "elsewhere/_mmmeta/meta.db").read_bytes()]
+    shutil.copyfile(tmp_path / "newer.db", tmp_path / "forged.db")
+    with closing(sqlite3.connect(tmp_path / "forged.db")) as forged, forged:
+        forged.execute("UPDATE mmmeta_info SET value = ? WHERE key = 'digest'", ("0" * 64,))
+    wrong = [
+        (tmp_path / "forged.db").read_bytes(),
+        (tmp_path / "live.db").read_bytes(),
+        (tmp_path / "elsewhere/_mmmeta/meta.db").read_bytes(),
+    ]
     for number, data in enumerate([*wrong, newer[:-5000], b""]):
         remote.write("_mmmeta/meta.db", data)
         with pytest.raises(LogError, match="is missing"):
             follow(open_metadir(f"client{number}"))
     publish(m, doc("a", title="6"))
     assert follow(open_metadir("last")) == {"a": "6"}
+
+
+@on_folder
+def test_a_log_that_is_pruned_while_it_is_read(open_metadir: Open, remote: Remote, tmp_path: Path) -> None:
+    other = open_metadir("other")
+    publish(other, doc("a", title="1"))
+    tapped = Tapped(remote)
+    with mmmeta(tmp_path / "client", remote=tapped) as client:
+        client.pull()
+        publish(other, doc("a", title="2"))
+        publish(other, doc("a", title="3"))
+
+        def prune(request: tuple[str, str]) -> None:
+            if request == ("fetch", segment(2)) and other.prune(keep_days=0).segments:
+                assert log_of(remote) == [3]
+
+        tapped.before = prune
+        assert follow(client) == {"a": "3"}
 
 
 def test_a_publisher_that_slept_through_a_prune_does_not_publish_into_the_gap(
@@ -386,15 +417,26 @@ def test_the_command(open_metadir: Open, remote: Remote, tmp_path: Path, remote_
     def run(*arguments: str) -> Any:
         return shell("--metadir", "m", "--remote", remote_url, "-q", "log", *arguments, cwd=tmp_path)
 
-    told = run("--prune", "--keep-days", "30", "--dry-run")
-    assert told.stdout.startswith("segments 2, bytes "), told.stderr
-    assert "dry_run true" in told.stdout
-    assert len(log_of(remote)) == 6
     done = run("--prune", "--keep-days", "30", "--json")
     assert json.loads(done.stdout)["segments"] == 2
     assert log_of(remote) == [3, 4, 5, 6]
-    for wrong in (["--prune"], ["--prune", "--keep-days", "3", "--limit", "1"]):
-        assert run(*wrong).returncode == 2
+    assert run("--prune", "--keep-days", "3", "--limit", "1").returncode == 2
+
+
+@on_folder
+def test_the_snapshot_holds_no_byte_of_what_waits(open_metadir: Open, remote: Remote) -> None:
+    m = open_metadir("m")
+    publish(m, *(doc(f"d{number}", title="published " * 40) for number in range(300)))
+    publish(m, doc("d1", pages=1))
+    m.files.upsert_many([doc(f"d{number}", title="unripe " * 30) for number in range(0, 300, 7)])
+    m.files.insert_many([doc(f"new{number}", title="unripe", text="unripe " * 2000) for number in range(20)])
+    remote.remove("_mmmeta/meta.db")
+    m.prune(keep_days=0)
+    snapshot = content(remote, "_mmmeta/meta.db")
+    assert b"published " in snapshot
+    assert b"unripe" not in snapshot
+    assert m.remote is not None
+    assert remote.url.encode() not in snapshot
 
 
 @on_folder

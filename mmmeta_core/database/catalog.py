@@ -463,11 +463,14 @@ class Catalog:
         self.connection.execute("VACUUM INTO ?", (str(path),))
         with closing(connect(path, pragmas=_PRAGMAS)) as connection:
             copy = Catalog(connection, path, self.unique, self._max_columns)
+            waits = copy.pending_count() > 0
             with atomic(connection):
                 copy._revert_pending()
                 copy._drop_undeclared()
                 for table in _PRIVATE_TABLES:
                     connection.execute(f"DROP TABLE {table}")
+            if waits:  # or bytes of it may stay in pages that were not overwritten
+                connection.execute("VACUUM")
         fsync_file(path)
 
     def _drop_undeclared(self) -> None:
