@@ -17,7 +17,7 @@ import pytest
 from mmmeta_core import mmmeta
 
 OLD = Path(__file__).parent / "golden" / "old"
-KILLED = Path(__file__).parent / "killed_conversion.py"
+KILLED = Path(__file__).parent / "killed.py"
 POINTS = int(os.environ.get("CRASH_POINTS", "2"))
 """How many moments of each verb a process is killed at; a very large number means all."""
 
@@ -87,9 +87,7 @@ def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize(("role", "verb"), VERBS)
-def test_a_killed_conversion_is_finished(
-    tmp_path: Path, archive: tuple[str, Path], role: str, verb: str
-) -> None:
+def test_a_killed_is_finished(tmp_path: Path, archive: tuple[str, Path], role: str, verb: str) -> None:
     version, there = archive
     base = tmp_path / "whole"
     start(base, version, role, verb, there)

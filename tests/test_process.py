@@ -324,7 +324,10 @@ def handler(file):
         raise ValueError("every seventh")
     return {"result": file["pages"] * 2}
 
-result = mmmeta(sys.argv[1]).files.process(handler, chunk=20, lease=2, max_attempts=3)
+files = mmmeta(sys.argv[1]).files
+files.find_one()
+print("ready", flush=True)
+result = files.process(handler, chunk=20, lease=2, max_attempts=3)
 sys.exit(3 if result.left else 0)
 """
 
@@ -334,22 +337,30 @@ def test_processes_that_are_killed_miss_nothing_and_claim_nothing_twice(tmp_path
     m.files.insert_many({"content_hash": f"d{n:06}", "pages": n} for n in range(DOCUMENTS))
     out, dice, kills = tmp_path / "handled.txt", random.Random(1), 0  # noqa: S311 - it decides who is killed
     command = [sys.executable, "-c", WORKER, str(m.path), str(out)]
-    workers = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(4)]
+
+    def hire() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    workers = [hire() for _ in range(4)]
     done = -1
     try:
         while done < DOCUMENTS - len(range(0, DOCUMENTS, 7)):
             victim = dice.randrange(4)
+            out_of_it = workers[victim].stdout
+            assert out_of_it is not None
+            with out_of_it:
+                out_of_it.readline()  # it has begun; the time that it takes to start is the machine's
             try:
-                workers[victim].wait(timeout=1 if DOCUMENTS > 1000 else 0.4)
+                workers[victim].wait(timeout=1 if DOCUMENTS > 1000 else 0.2)
             except subprocess.TimeoutExpired:
                 workers[victim].send_signal(signal.SIGKILL)
                 kills += workers[victim].wait() == -signal.SIGKILL
-            workers[victim] = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            workers[victim] = hire()
             done = m.files.count(imported=True)
     finally:
         for worker in workers:
             worker.kill()
-            worker.wait()
+            worker.communicate()
     assert kills > 0
     wanted = {f"d{n:06}" for n in range(DOCUMENTS)}
     results = {file.key: file["result"] for file in m.files(imported=True)}

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from mmmeta_core.atomic import fsync_file, fsync_folder, temporary
 from mmmeta_core.database.catalog import INHERITED
-from mmmeta_core.database.sqlite import table_columns
+from mmmeta_core.database.sqlite import GUARDS, check_journal, connect, table_columns
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.paths import Paths
 
@@ -93,12 +93,14 @@ def held(path: Path) -> Iterator[sqlite3.Connection]:
 
     SQLite puts what is in a log beside it into the file first. Raises `CatalogError` when another program has it open.
     """
+    check_journal(path)
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_SECONDS, isolation_level=None
     )
     with closing(connection):
         try:
-            connection.execute("PRAGMA journal_mode=DELETE")
+            for name, value in {**GUARDS, "journal_mode": "DELETE"}.items():
+                connection.execute(f"PRAGMA {name}={value}")
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("PRAGMA query_only=ON")
         except sqlite3.DatabaseError as error:
@@ -146,9 +148,7 @@ def _columns(path: Path) -> list[str] | None:
         return []
     try:
         # Not read only: SQLite itself may have to undo what a killed writer left.
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=60.0)
-        ) as connection:
+        with closing(connect(path, pragmas={})) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version or table_columns(connection, "mmmeta_info"):
                 return None
@@ -160,7 +160,7 @@ def _columns(path: Path) -> list[str] | None:
 def _is_unused(path: Path) -> bool:
     """Whether a `meta.db` is today's and never had a document."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+        with closing(connect(path, pragmas={})) as connection:
             if not table_columns(connection, "mmmeta_info"):
                 return False
             (revision,) = connection.execute(

@@ -22,6 +22,7 @@ from mmmeta_core.signing import load_signer, load_trust
 from mmmeta_core.verify import Finding
 from mmmeta_core.verify.hints import is_live
 from mmmeta_core.verify.history import Published, Truth
+from mmmeta_core.writer import WRITER
 
 _TRIES: Final = 5
 
@@ -80,6 +81,7 @@ def _head(published: Published, before: Head | None) -> Head:
         log_bytes=position.log_bytes,
         store=dict(published.store),
         config=config,
+        writer=WRITER,
     )
 
 

@@ -226,12 +226,12 @@ def _flaw(connection: sqlite3.Connection, path: Path, kind: _Kind, deep: bool) -
     if version > kind.version:
         what = f"has format {version}, this mmmeta reads up to {kind.version}"
         return Finding(str(path), what, "install a newer mmmeta", "newer")
-    if version and path.name == META_DB:
+    if version == 0 or not all(table_columns(connection, table) for table in kind.tables):
+        return Finding(str(path), "was not written by this mmmeta", kind.mend, kind.damaged)
+    if path.name == META_DB:
         check_catalog(connection, path)
     # The full check also compares the indexes with their tables.
     (found,) = connection.execute(f"PRAGMA {'integrity' if deep else 'quick'}_check(1)").fetchone()
     if found != "ok":
         return Finding(str(path), f"is damaged ({' '.join(found.split())})", kind.mend, kind.damaged)
-    if version == 0 or not all(table_columns(connection, table) for table in kind.tables):
-        return Finding(str(path), "was not written by this mmmeta", kind.mend, kind.damaged)
     return None

@@ -65,7 +65,7 @@ def read_log(objects: Mapping[str, bytes]) -> Archive:
         header, *records, end, nothing = map(json.loads, [*lines[:-1], "null"])
         assert lines[-1] == "", "the last line has an end"
         assert nothing is None
-        assert header.keys() - {"config", "by"} == HEADER, name
+        assert header.keys() - {"config", "by", "note", "writer"} == HEADER, name
         assert (header["format"], header["revision"]) == (1, number), name
         assert header["previous"] == archive.digest, f"{name} does not follow"
         assert header["log_bytes"] == archive.size, name

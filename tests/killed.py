@@ -1,6 +1,6 @@
 """Run one verb of a metadir and be killed with SIGKILL at its n-th step; 0: count the steps and print them.
 
-    killed_conversion.py STEP VERB METADIR FILES_ROOT REMOTE
+    killed.py STEP VERB METADIR FILES_ROOT REMOTE
 
 A step is whatever can leave something behind: a file that is opened, linked, renamed or removed, an SQL statement that
 begins, a piece of an HTTP request that is sent.
