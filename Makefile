@@ -8,13 +8,17 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-daemon test-flips soak fuzz screenshots bench demo check format lint types layers clean
+.PHONY: run test test-oldest test-crash test-daemon test-flips soak fuzz screenshots bench demo check format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+# Every verb killed, interrupted and starved at some hundred points.
+test-crash: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m crash tests/crash
 
 # The oldest Dagster and pandas that pyproject.toml allows; warnings between them and newer packages are their own.
 test-oldest: $(OLDEST)/.installed

@@ -19,6 +19,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job, whose children would not hear Ctrl-C either; tests send it to theirs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONGEST = ("test_dagster_example.py", "test_dagster_components.py", "test_concurrency.py", "test_s3.py")
+"""Files that take longest; begun first, so that no process still works on one when the others have nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test-access",
     "AWS_SECRET_ACCESS_KEY": "test-secret",

@@ -153,7 +153,7 @@ def _columns(path: Path) -> list[str] | None:
             if version or table_columns(connection, "mmmeta_info"):
                 return None
             return table_columns(connection, "files")
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, CatalogError):  # who is to use it says what is wrong
         return None
 
 
@@ -172,5 +172,5 @@ def _is_unused(path: Path) -> bool:
                 and connection.execute("SELECT 1 FROM mmmeta_local WHERE key = ?", (INHERITED,)).fetchone()
             )
             return not revision and documents is None and not noted
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, CatalogError):
         return False

@@ -20,6 +20,15 @@ AT_RANDOM = int(os.environ.get("CRASH_AT_RANDOM", "2"))
 """At how many random steps and moments besides."""
 SEED = os.environ.get("CRASH_SEED") or str(random.randrange(10**6))  # noqa: S311
 
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.crash)
+
+
 Ask = Callable[..., dict[str, Any]]
 
 
