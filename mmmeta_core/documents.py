@@ -6,7 +6,6 @@ import hashlib
 import heapq
 import json
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +28,10 @@ OnError: TypeAlias = Callable[[str, str], None]
 """Called with a path relative to the root, and why what is at or below it could not be seen."""
 
 _BOM: Final = b"\xef\xbb\xbf"
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+_LONG_NUMBER: Final = b"0" * 19
+_AS_NOUGHTS: Final = bytes(
+    ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256)
+)
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), list})
 _JSON_NAMES: Final = {list: "an array", str: "text", bool: "true or false", type(None): "null"}
 _NAMES_LIMIT: Final = 16 * 1024 * 1024
@@ -156,7 +158,7 @@ class _Folder:
         self.on_error(path.decode(errors="backslashreplace"), reason)
 
 
-def read_document(path: Path, *, limit: int, max_depth: int = 32) -> dict[str, Any]:
+def read_document(path: str | Path, *, limit: int, max_depth: int = 32) -> dict[str, Any]:
     """Read a metadata file of at most `limit` bytes, nested at most `max_depth` levels.
 
     Raises `DocumentError` for whatever is wrong with it, so that the others can go on. Its message is the reason
@@ -170,9 +172,10 @@ def read_document(path: Path, *, limit: int, max_depth: int = 32) -> dict[str, A
     if not isinstance(document, dict):
         found = _JSON_NAMES.get(type(document), "a number")
         raise DocumentError(f"must hold a JSON object at the top, not {found}")
-    if is_deeper(document, max_depth):
+    # Counting is cheaper than walking, and enough for nearly all.
+    if data.count(b"{") + data.count(b"[") > max_depth and is_deeper(document, max_depth):
         raise DocumentError(_too_deep(max_depth))
-    return _exact(data) if _LONG_NUMBER.search(data) else document
+    return _exact(data) if _LONG_NUMBER in data.translate(_AS_NOUGHTS) else document
 
 
 def flatten(document: Mapping[str, Any], max_depth: int = 32) -> dict[str, Any]:
@@ -190,7 +193,7 @@ def sha1(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read(path: str | Path, limit: int) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - this and no buffer: half the time
             size = os.fstat(file.fileno()).st_size
@@ -233,21 +236,25 @@ class _Flat:
     def take(self, part: Mapping[str, Any], prefix: str, levels: int) -> dict[str, Any]:
         if not levels:
             raise DocumentError(f"{prefix.rstrip(':')!r:.200} is nested too deep")
+        values = self.values
+        # Each value repeats the names above it, so a small file could become a huge document.
+        self.room -= len(part) * len(prefix)
+        if self.room < 0:
+            raise DocumentError(f"its names have more than {_NAMES_LIMIT:,} characters once flattened")
         for key, value in part.items():
             if not isinstance(key, str):
                 raise DocumentError(f"the name {key!r:.80} below {prefix!r:.200} is not text")
             name = prefix + key
-            # Each value repeats the names above it, so a small file could become a huge document.
-            self.room -= len(name)
-            if self.room < 0:
-                raise DocumentError(f"its names have more than {_NAMES_LIMIT:,} characters once flattened")
-            is_object = type(value) not in _PLAIN and isinstance(value, Mapping)
+            if type(value) in _PLAIN and name not in values:
+                values[name] = value
+                continue
+            is_object = isinstance(value, Mapping)
             if is_object and value:
                 self.take(value, f"{name}:", levels - 1)
-            elif name in self.values:
+            elif name in values:
                 raise DocumentError(
                     f"two values have the name {name!r:.200} once flattened; rename one of them"
                 )
             else:
-                self.values[name] = {} if is_object else value
-        return self.values
+                values[name] = {} if is_object else value
+        return values

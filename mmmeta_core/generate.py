@@ -247,16 +247,16 @@ class _Run:
         self.counts.read += 1
         self._report()
         at_ns = time.time_ns()
-        path = self.root / look.entry.folder / look.entry.name
+        relative = _path(look.entry)
         try:
-            document = self._describe(look.entry, path) if self.options.no_meta else self._metadata(path)
+            document = self._describe(look.entry) if self.options.no_meta else self._metadata(relative)
             return _Read(look, at_ns, self._key(document), document)
         except DocumentError as error:
-            log.warning("invalid: %s: %s", path.relative_to(self.root), error)
+            log.warning("invalid: %s: %s", relative, error)
             return _Read(look, at_ns, problem=str(error))
 
-    def _metadata(self, path: Path) -> dict[str, Any]:
-        document = flatten(read_document(path, limit=self.config.max_metadata_bytes))
+    def _metadata(self, relative: str) -> dict[str, Any]:
+        document = flatten(read_document(f"{self.root}/{relative}", limit=self.config.max_metadata_bytes))
         missing = [key for key in self.config.required if document.get(key) is None]
         if missing:
             raise DocumentError(
@@ -266,9 +266,9 @@ class _Run:
             document = {key: value for key, value in document.items() if self.config.keeps(key)}
         return document
 
-    def _describe(self, entry: Entry, path: Path) -> dict[str, Any]:
+    def _describe(self, entry: Entry) -> dict[str, Any]:
         try:
-            digest = sha1(path)
+            digest = sha1(self.root / _path(entry))
         except OSError as error:
             raise DocumentError(f"can't be read: {error.strerror}") from error
         relative = f"{entry.folder}/{entry.name}" if entry.folder else entry.name

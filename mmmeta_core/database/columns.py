@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from mmmeta_core.errors import DocumentError
-from mmmeta_core.types import MAX_NAME_BYTES, Kind, Misfit, Sql, coerce, encode, kind_of
+from mmmeta_core.types import MAX_NAME_BYTES, PLAIN_KINDS, Kind, Misfit, Sql, coerce, encode, kind_of
 
 PURGED: Final = "purged"
 """The `__deleted_reason` of a document of which nothing but the key may be left, and which never comes back."""
@@ -50,6 +50,9 @@ def column_name(key: str) -> str | None:
 def fold(name: str) -> str:
     """Return what two names share when a database or dataset would take them for the same column."""
     return name.upper().replace(" ", "")
+
+
+_INT64: Final = 2**63
 
 
 @dataclass
@@ -103,13 +106,39 @@ class Columns:
         `DocumentError` for a value that not even JSON can keep.
         """
         fitted = Fitted()
+        rest = self._fit_known(fitted.row, document, types or {})
         # Keys that are spelled as their column come first: which of two gets it must not depend on their order.
-        for key in sorted(document, key=lambda key: key not in self.kinds and column_name(key) != key):
+        rest.sort(key=lambda key: key not in self.kinds and column_name(key) != key)
+        for key in rest:
             try:
                 self._place(fitted, key, document[key], types or {})
             except Misfit as misfit:
                 fitted.rescued[key] = _rescuable(key, document[key], misfit)
         return fitted
+
+    def _fit_known(
+        self, row: dict[str, Sql], document: Mapping[str, Any], types: Mapping[str, Kind]
+    ) -> list[str]:
+        """Put into `row` what needs no thought: values of the kind of a column that is there. Returns the other keys.
+
+        Nearly all values are of these, and together they take a third of the time.
+        """
+        kinds, undecided, rest = self.kinds, self.undecided, []
+        for key, value in document.items():
+            kind, its_type = kinds.get(key), type(value)
+            if kind is None or key in types or key in undecided:
+                rest.append(key)
+            elif value is None:
+                row[key] = None
+            elif kind in PLAIN_KINDS and (
+                (its_type is str and value.isascii()) or (its_type is int and -_INT64 <= value < _INT64)
+            ):
+                row[key] = value
+            elif its_type is bool and kind == "boolean":
+                row[key] = int(value)
+            else:
+                rest.append(key)
+        return rest
 
     def _place(self, fitted: Fitted, key: str, value: Any, types: Mapping[str, Kind]) -> None:
         kind = self.kinds.get(key)
