@@ -29,9 +29,10 @@ test-oldest: $(OLDEST)/.installed
 test-daemon: $(STAMP)
 	$(BIN)/python -m pytest -m daemon
 
-# make bench N="1000 10000" ROUNDS=5 …
+# make bench N="1000 10000" ROUNDS=5, and WRITE=--write for docs/performance.md
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks $(N) --rounds $(or $(ROUNDS),5) --originals
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python -m benchmarks $(N) --rounds $(or $(ROUNDS),5) --originals $(WRITE)
 
 # Chromium has to be on PATH: apt-get install chromium
 screenshots: $(STAMP)

@@ -90,4 +90,9 @@ def write(results: Results, sizes: list[int]) -> None:
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     parts = [f"Measured on {datetime.now(UTC):%Y-%m-%d}."]
     parts += [f"### {size:,} documents\n\n{table(results, size)}" for size in sizes]
+    if len(sizes) > 1:
+        from benchmarks import chart
+
+        chart.draw(results, PAGE.with_name("performance.svg"))
+        parts.append("![Seconds of each job by the number of documents](performance.svg)")
     PAGE.write_text(before + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + after, encoding="utf-8")

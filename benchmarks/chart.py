@@ -1,0 +1,32 @@
+"""A picture of how the time of each job grows with the documents: both axes logarithmic, mmmeta beside its floor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("svg")
+from matplotlib import pyplot
+
+from benchmarks.measure import Results
+
+SHOWN = ("generate, cold", "generate, nothing changed", "update, cold", "update, nothing new", "iterate all")
+
+
+def draw(results: Results, path: Path) -> None:
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for number, job in enumerate(SHOWN):
+        for contestant, style in (("ours", "-o"), ("floor", ":")):
+            points = [(size, results.get(size, job, contestant)) for size in results.sizes()]
+            sizes = [size for size, seconds in points if seconds is not None]
+            seconds = [seconds for _, seconds in points if seconds is not None]
+            label = job if contestant == "ours" else None
+            axes.loglog(sizes, seconds, style, color=f"C{number}", label=label)
+    axes.set_xlabel("documents")
+    axes.set_ylabel("seconds (dotted: the floor)")
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
