@@ -34,8 +34,9 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from mmmeta_core.into import into_database
-    from mmmeta_core.metadir import Insight, Metadir, Poll, Status, SyncResult
+    from mmmeta_core.metadir import Metadir
     from mmmeta_core.metadir import Metadir as mmmeta  # noqa: N813 - the name that scripts have always used
+    from mmmeta_core.standing import Insight, Poll, Status, SyncResult
     from mmmeta_core.types import never
 
 __all__ = [
@@ -68,7 +69,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Insight", "Metadir", "Poll", "Status", "SyncResult", "mmmeta"), "metadir"),
+    **dict.fromkeys(("Metadir", "mmmeta"), "metadir"),
+    **dict.fromkeys(("Insight", "Poll", "Status", "SyncResult"), "standing"),
     "into_database": "into",
     "never": "types",
 }

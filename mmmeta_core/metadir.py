@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -35,9 +35,10 @@ from mmmeta_core.paths import NAME, Paths, store_name
 from mmmeta_core.remotes import Remote, UploadResult, open_remote
 from mmmeta_core.signing import load_trust
 from mmmeta_core.sources import Sources
+from mmmeta_core.standing import Insight, Pipeline, Poll, Status, SyncResult
 from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
 from mmmeta_core.trouble import explained
-from mmmeta_core.types import Key, Kind, Progress
+from mmmeta_core.types import Key, Progress
 
 if TYPE_CHECKING:
     from mmmeta_core.download import DownloadResult
@@ -51,69 +52,6 @@ if TYPE_CHECKING:
     from mmmeta_core.verify import VerifyResult
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SyncResult:
-    """What `sync` did; `generated` and `pushed` are None where the role did not need them."""
-
-    pulled: sync.PullResult | None
-    generated: generating.GenerateResult | None
-    pushed: sync.PushResult | None
-    updated: updating.UpdateResult
-
-
-@dataclass(frozen=True)
-class Poll:
-    """A store value at the remote, and the one of the last update here; None where there is none.
-
-    `changed` is whether the two differ: values are compared by difference, never by which one is later.
-    """
-
-    key: str
-    remote: Any
-    handled: Any
-    changed: bool
-
-
-@dataclass(frozen=True)
-class Insight:
-    """Where a metadir stands. Revisions are 0 before the first; times are None until something happened."""
-
-    path: str
-    remote: str | None
-    unique: str
-    files: int
-    deleted: int
-    invalid: int
-    pending: int
-    revision: int
-    state_revision: int
-    remote_last_updated: datetime | None
-    local_last_updated: datetime | None
-    columns: Mapping[str, Kind]
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Where a pipeline stands: `due` can be done now, with the filters of its last run; `failed` wait to be tried again."""
-
-    mark: str
-    due: int
-    done: int
-    failed: int
-    set_aside: int
-    last_run: datetime | None
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where everything stands. `remote_revision` is None without a remote, and when `remote_error` says why."""
-
-    metadir: Insight
-    remote_revision: int | None
-    remote_error: str | None
-    pipelines: tuple[Pipeline, ...]
 
 
 class Metadir:
@@ -614,6 +552,7 @@ class Metadir:
 
     def _archive(self) -> Remote:
         """Return the remote, or this very folder where the archive is published where it lies."""
+        self._old.refuse()
         if self.remote is None and (self.paths.root / "log").is_dir():
             return open_remote(self.path)
         return self._need_remote()
