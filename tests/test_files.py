@@ -374,3 +374,17 @@ def test_asking_needs_no_pandas(m: Metadir) -> None:
         [sys.executable, "-c", code, str(m.path)], capture_output=True, text=True, check=True
     )
     assert run.stdout.split() == ["5", "False"]
+
+
+def test_explain_tells_whether_an_index_is_used(tmp_path: Path) -> None:
+    with mmmeta(tmp_path / "metadir") as m:
+        m.files.insert_many({"content_hash": f"d{n}", "kind": str(n % 3), "size": n} for n in range(30))
+        ask: dict[str, Any] = {"kind": ["1", "2"], "size": {">=": 3}, "order_by": "-size", "_limit": 5}
+        before = m.files.explain(**ask)
+        assert any(line.startswith("SCAN files") for line in before)
+        m.files.create_index(["kind"])
+        after = m.files.explain(**ask)
+        assert any("USING INDEX" in line and "(kind=?)" in line for line in after)
+        assert not any(line.startswith("SCAN files") for line in after)
+        assert len(list(m.files.find(**ask))) == 5
+        assert m.files.explain({"content_hash": "d1"})[0].startswith("SEARCH files USING INDEX")

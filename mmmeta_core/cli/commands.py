@@ -173,6 +173,9 @@ def inspect(session: Session, invalid: bool, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(min=0), help="At most this many.")
 @click.option("--order-by", help="A column; -column for the other way round.")
 @click.option("--deleted", is_flag=True, help="Those that the publisher deleted.")
+@click.option(
+    "--explain", is_flag=True, help="Tell how the database would find them: SEARCH by an index, or SCAN all."
+)
 @click.option("--json", "how", flag_value="json", help="Print JSON lines.")
 @click.option("--csv", "how", flag_value="csv", help="Print CSV with a header.")
 @click.option("--table", "how", flag_value="table", default="table", help="Print a table. [default]")
@@ -184,6 +187,7 @@ def find(
     limit: int | None,
     order_by: str | None,
     deleted: bool,
+    explain: bool,
     how: str,
 ) -> None:
     """Print the documents that match all FILTERS."""
@@ -196,6 +200,10 @@ def find(
             arguments["_limit"] = min(limit, sys.maxsize)
         if order_by:
             arguments["order_by"] = order_by
+        if explain:
+            for line in metadir.files.explain(deleted=deleted, **arguments):
+                click.echo(line)
+            return
         if not metadir.files and metadir.inspect().files:
             log.warning("what was generated or pulled shows here after mmmeta update")
         found = metadir.files.find(deleted=deleted, **arguments)

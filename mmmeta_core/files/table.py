@@ -114,6 +114,38 @@ class Files:
         mappings, plain = _split(clauses)
         return int(table.count(*plain, *self._where(table, [*mappings, where or {}, filters], deleted)))
 
+    def explain(
+        self,
+        *clauses: Any,
+        where: Any = None,
+        deleted: bool | None = False,
+        **filters: Any,
+    ) -> list[str]:
+        """Return how `find` with the same arguments would go about it, a step a line, in SQLite's words.
+
+        SEARCH … USING INDEX looks at the documents that may match, SCAN at all: `create_index(["column"])` helps then.
+        """
+        table = self.table
+        mappings, plain = _split(clauses)
+        orderings = list(self._orderings(table, filters.pop("order_by", None)))
+        arguments = {name: filters.pop(name) for name in _ARGUMENTS if name in filters}
+        conditions = self._where(table, [*mappings, where or {}, filters], deleted)
+        columns = table.table.c
+        query = (
+            table.table.select()
+            .where(*plain, *conditions)
+            .order_by(
+                *(columns[name[1:]].desc() if name.startswith("-") else columns[name] for name in orderings)
+            )
+            .limit(arguments.get("_limit"))
+            .offset(arguments.get("_offset", 0))
+        )
+        connection = table.db.executable
+        statement = query.compile(connection, compile_kwargs={"render_postcompile": True})
+        values = tuple(statement.params[name] for name in statement.positiontup or ())
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        return [str(row[-1]) for row in plan]
+
     def distinct(
         self,
         *columns: Any,
