@@ -49,3 +49,17 @@ def test_the_recipes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_readme_lists_every_guide() -> None:
     more = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## More\n")[1]
     assert [path.name for path in (ROOT / "docs").glob("*.md") if f"(docs/{path.name})" not in more] == []
+
+
+def test_what_the_architecture_names_is_there() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:mmmeta_core|tests)/[\w/.]*)(?:::(\w+))?`", text)
+    assert len(named) > 25
+    assert [path for path, _ in named if not (ROOT / path).exists()] == []
+    for path, test in named:
+        assert not test or f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), test
+    layers = text.split("| layer |")[1].split("\n\n")[0]
+    core = ROOT / "mmmeta_core"
+    for path in core.iterdir():
+        name = f"{path.name}/" if path.is_dir() else path.name
+        assert f"`{name}`" in layers or name.startswith("__") or name == "py.typed", name
