@@ -8,7 +8,7 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-crash test-daemon test-flips soak fuzz screenshots bench demo check format lint types layers clean
+.PHONY: run test test-oldest test-crash test-daemon test-flips soak fuzz screenshots bench demo check dist format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -54,6 +54,17 @@ fuzz: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo
 
+# The packages as PyPI gets them, and the wheel tried out in an environment that has nothing else.
+dist: $(STAMP)
+	rm -rf dist .venv-dist
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd dist && ../.venv-dist/bin/mmmeta --version
+	cd dist && ../.venv-dist/bin/python -c 'import mmmeta_core, mmmeta_dagster; from importlib.resources import files; \
+	    [files(name).joinpath("py.typed").read_bytes() for name in ("mmmeta_core", "mmmeta_dagster")]'
+	rm -rf .venv-dist
+
 check: format lint types layers test
 
 format: $(STAMP)
@@ -84,4 +95,4 @@ $(OLDEST)/.installed: pyproject.toml
 	@$(call install,$(OLDEST),"dagster==$(OLDEST_DAGSTER)" "dagster-webserver==$(OLDEST_DAGSTER)" "dagster-dg-cli==$(OLDEST_DAGSTER)" "pandas<3")
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .run dist build
+	rm -rf $(VENV) $(OLDEST) .venv-dist .run dist build
