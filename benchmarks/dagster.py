@@ -129,7 +129,7 @@ def show(rounds: int) -> None:
         client = MetadirResource(path=str(folder / "client"), remote=url)
         listed = raw.list_objects_v2(Bucket=s3.BUCKET)["Contents"]
         key = next(one["Key"] for one in listed if one["Key"].endswith("head.json"))
-        rows = tick(rounds, client, lambda: raw.get_object(Bucket=s3.BUCKET, Key=key)["Body"].read())
+        rows = tick(rounds, client, lambda: raw.get_object(Bucket=s3.BUCKET, Key=key)["Body"].read())  # noqa: PLW0108
         print("\n".join([*rows, run(rounds, client)]), flush=True)
 
 
