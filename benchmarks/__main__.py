@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import archive, originals, report
+from benchmarks import archive, dagster, originals, report
 from benchmarks.measure import Results, measure, whole_command
 
 SINCE_SHARE = 0.6928
@@ -49,6 +49,7 @@ def main() -> None:
         for size in options.sizes:
             _one_size(Path(folder), size, options.rounds, pythons, results)
             report.show(results, size)
+    dagster.show(options.rounds)
     if options.write:
         report.write(results, options.sizes)
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 RESCUED: Final = "rescued"
 """The JSON column for values that are of another kind than their column."""
+
+_PLAIN: Final = re.compile(r"sqlite:///[\w./ -]+")
+"""URLs that are right for sure, so that SQLAlchemy is not imported before they are used."""
 
 _TRIES: Final = 3
 """How often a table is made ready: another process may be doing the same."""
@@ -52,7 +56,9 @@ class IntoDatabase:
     def __init__(
         self, url: str, table: str, columns: Sequence[str] | Mapping[str, str] | None = None
     ) -> None:
-        self._url = _checked(url)
+        self._given = url
+        if not _PLAIN.fullmatch(url):
+            _ = self._url  # raises
         if not table.strip() or len(table.encode()) > 63:
             raise ConfigError(f"no table can be named {table!r:.100}: a name has 1 to 63 bytes")
         self._name = table
@@ -60,6 +66,10 @@ class IntoDatabase:
         self._opened: Engine | None = None
         self._table: Table | None = None
         self._lock = threading.RLock()
+
+    @cached_property
+    def _url(self) -> URL:
+        return _checked(self._given)
 
     def __call__(self, file: File) -> None:
         """Write one document. Raises `DocumentError` when the database does not take it."""
