@@ -25,6 +25,7 @@ import orjson
 
 from mmmeta_core.errors import ConfigError, SignatureError
 from mmmeta_core.limits import RATIO_FROM, cap, check
+from mmmeta_core.trouble import WAYS_OUT
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -216,7 +217,8 @@ def load_trust(file: Path) -> Trust | None:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"{name} can't be read ({reason}): nothing is trusted") from None
+        way_out = WAYS_OUT.get(getattr(error, "errno", None) or 0, "correct it, or write it anew")
+        raise ConfigError(f"{name} can't be read ({reason}), so nothing is trusted: {way_out}") from None
     return _trust(text, str(path))
 
 
