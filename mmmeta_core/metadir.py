@@ -18,6 +18,7 @@ from mmmeta_core import update as updating
 from mmmeta_core.atomic import sweep
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.database.place import open_state, place
 from mmmeta_core.database.scan import open_scan
 from mmmeta_core.database.state import State
 from mmmeta_core.database.work import Failure, OnChange, Work, tallies
@@ -65,7 +66,8 @@ class Metadir:
             file.save()
 
     What is not given comes from the environment, read when this is called: `MMMETA` (else the working folder),
-    `MMMETA_FILES_ROOT` (else `path`), `MMMETA_REMOTE`, `MMMETA_STATE_DB` (else `path/_mmmeta/state.db`). Nothing is
+    `MMMETA_FILES_ROOT` (else `path`), `MMMETA_REMOTE`, `MMMETA_STATE_DB` (else `path/_mmmeta/state.db`; a path,
+    or `postgresql+psycopg://user@host/database?schema=name`). Nothing is
     read, written or connected to before it is needed. May be used by many threads; writers of one metadir,
     also in other processes, wait for each other. `close()`, or leaving a `with` block, closes the databases.
     """
@@ -88,8 +90,8 @@ class Metadir:
         self.remote: Remote | None = open_remote(where) if where else None
         self._generates = bool(root)
         self._replica = sync.Replica(self.paths)
-        self._state_db = _state_path(state_db or os.environ.get("MMMETA_STATE_DB") or self.paths.state)
-        self._old = Conversion(self._replica, self._state_db)
+        self._place = place(state_db or os.environ.get("MMMETA_STATE_DB") or self.paths.state)
+        self._old = Conversion(self._replica, self._state_file or self.paths.state)
         self._state: State | None = None
         self._files: Documents | None = None
         self._configured: Config | None = None
@@ -132,8 +134,16 @@ class Metadir:
         unique = self.config.unique
         if self._state is None or self._state.unique != unique:
             self.close()
-            self._state = State(self._state_db, unique)
+            self._state = open_state(self._place, unique)
         return self._state
+
+    @property
+    def _state_file(self) -> Path | None:
+        """The file of the state db, if it is one."""
+        return self._place if isinstance(self._place, Path) else None
+
+    def _is_state(self, path: Path) -> bool:
+        return self._state_file is not None and path.resolve() == self._state_file.resolve()
 
     @property
     def converted(self) -> tuple[Converted, ...]:
@@ -364,7 +374,7 @@ class Metadir:
         from mmmeta_core.export import export
 
         where = Path(target) if isinstance(target, str | os.PathLike) else target
-        if isinstance(where, Path) and where.resolve() == self._state_db.resolve():
+        if isinstance(where, Path) and self._is_state(where):
             raise RefusedError(
                 f"{where} is the state db, which holds this client's own columns: choose another name"
             )
@@ -426,12 +436,12 @@ class Metadir:
             there, documents = open_remote(self.path), 0
         depth = Depth(documents, downloads, hashes, deep)
         if not repair:
-            return verify(self.paths, self._state_db, there, depth, progress)
+            return verify(self.paths, self._state_file, there, depth, progress)
         from mmmeta_core.repair import Site
         from mmmeta_core.repair import repair as mend
 
         self.close()
-        site = Site(self.paths, self._state_db, there, self._sources)
+        site = Site(self.paths, self._state_file, there, self._sources)
         if dry_run:
             return mend(site, depth, dry_run=True, progress=progress)
         with self._locked():
@@ -579,7 +589,7 @@ class Metadir:
     def _pipelines(self) -> Iterator[Pipeline]:
         from mmmeta_core.process import due_count
 
-        if not self._state_db.exists():
+        if self._state_file is not None and not self._state_file.exists():
             return
         for tally in tallies(self.state):
             due = due_count(self.state, self.files, tally.mark, tally.settings)
@@ -631,14 +641,3 @@ def _decoded(text: str | None) -> Any:
 
 def _time(value: object) -> datetime | None:
     return value if isinstance(value, datetime) else None
-
-
-def _state_path(value: str | os.PathLike[str]) -> Path:
-    """Return the file of the state db. Raises `ConfigError` for a database that is not SQLite."""
-    text = os.fspath(value)
-    if text.startswith("sqlite:///"):
-        return Path(text.removeprefix("sqlite:///"))
-    if "://" in text:
-        scheme = text.split("://", 1)[0]
-        raise ConfigError(f"the state db can be an SQLite file (a path or sqlite:///path), not {scheme}")
-    return Path(text)

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, get_args, runtime_checkable
 
 import orjson
@@ -20,7 +21,7 @@ import orjson
 from mmmeta_core.database.sqlite import CHUNK
 from mmmeta_core.database.state import State, check_values
 from mmmeta_core.database.work import Claim, On, OnChange, Work
-from mmmeta_core.errors import ConfigError, UnavailableError
+from mmmeta_core.errors import ConfigError, MmmetaError, UnavailableError
 from mmmeta_core.files import File, Files
 from mmmeta_core.trouble import explained_database
 from mmmeta_core.types import Key, Progress, format_time, parse_time
@@ -133,7 +134,7 @@ class Documents(Files):
         client's to set; then nothing is done; and what stops the run.
         """
         options = ProcessOptions(mark, on, on_change, workers, chunk, max_attempts, timeout, limit, lease)
-        with explained_database(self._state.path):
+        with explained_database(self._state.name):
             return process(self._state, self, handler, options, filters, progress)
 
 
@@ -226,8 +227,8 @@ class _Run:
     def run(self) -> None:
         total = self.count() if self.progress is not None else None
         with self._renewing(), self._pool() as pool:
-            for files in self._pages():
-                self._chunk(files, pool)
+            for files, claims in self._pages():
+                self._chunk(files, claims, pool)
                 if self.progress is not None:
                     self.progress(self.processed + self.failed, total)
 
@@ -245,27 +246,33 @@ class _Run:
         used = {name: value for name, value in parameters.items() if f":{name}" in escaped}
         return text(escaped).bindparams(**used)
 
-    def _pages(self) -> Iterator[list[File]]:
-        """Yield the documents to do in the order of their keys, a chunk at a time."""
+    def _pages(self) -> Iterator[tuple[list[File], list[Claim]]]:
+        """Yield the documents to do in the order of their keys, a chunk at a time, and which of them are ours."""
         unique, filters, left = self.state.unique, dict(self.filters), self.limit
         own = filters.pop(unique, None)
         after: dict[str, Any] = {} if own is None else (dict(own) if isinstance(own, Mapping) else {"=": own})
         while left is None or left > 0:
             size = self.options.chunk if left is None else min(self.options.chunk, left)
             page = {**filters, **({unique: after} if after else {})}
-            found = list(
-                self.files.find(self._condition(), deleted=None, **page, order_by=unique, _limit=size)
-            )
+            found, claims = self.state.taking(partial(self._take, page, size))
             if found:
-                yield found
+                yield found, claims
             if len(found) < size:
                 return
             left = left and left - len(found)
             after = {**after, ">": found[-1].key}
 
-    def _chunk(self, files: list[File], pool: ThreadPoolExecutor | None) -> None:
-        """Claim, handle and note one chunk."""
-        claims = {claim.key: claim for claim in self.work.claim([file.key for file in files], self.lease)}
+    def _take(self, filters: Mapping[str, Any], size: int) -> tuple[list[File], list[Claim]]:
+        """Find and claim documents, so many at most."""
+        unique = self.state.unique
+        found = list(
+            self.files.find(self._condition(), deleted=None, **filters, order_by=unique, _limit=size)
+        )
+        return found, self.work.claim([file.key for file in found], self.lease) if found else []
+
+    def _chunk(self, files: list[File], claimed: list[Claim], pool: ThreadPoolExecutor | None) -> None:
+        """Handle and note one chunk."""
+        claims = {claim.key: claim for claim in claimed}
         outcome = _Outcome()
         try:
             documents = [self._current(file, claims[file.key]) for file in files if file.key in claims]
@@ -379,7 +386,10 @@ class _Run:
 
         def renew() -> None:
             while not ended.wait(self.options.lease / 3):
-                self.work.renew(self.lease)
+                try:
+                    self.work.renew(self.lease)
+                except MmmetaError as error:  # there is time to try again before the lease ends
+                    log.warning("the claims could not be renewed: %s", error)
 
         thread = threading.Thread(target=renew, daemon=True, name="mmmeta-lease")
         thread.start()

@@ -67,7 +67,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def explained_database(path: Path) -> Iterator[None]:
+def explained_database(path: object) -> Iterator[None]:
     """Turn errors of SQLite into `CatalogError`s that name the database `path`."""
     try:
         yield

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 
 import boto3
 import pytest
+from postgres import Postgres, running
 
 HERE = Path(__file__).parent
 
@@ -34,6 +36,9 @@ S3_ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
+ON_POSTGRES = os.environ.get("MMMETA_TEST_STATE") == "postgresql"
+"""Whether each metadir's state is to lie on a PostgreSQL server: make test-postgres."""
+
 Scrape: TypeAlias = Callable[..., Path]
 
 
@@ -50,6 +55,27 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
     for name, value in S3_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server on loopback."""
+    with running() as server:
+        yield server
+
+
+if ON_POSTGRES:
+    sys.path.insert(0, str(HERE / "on_postgres"))
+    import sitecustomize
+
+    importlib.reload(sitecustomize)
+
+    @pytest.fixture(scope="session", autouse=True)
+    def _all_states_on_postgres(postgres: Postgres) -> Iterator[None]:
+        os.environ["TEST_POSTGRES"] = postgres.url().partition("?")[0]
+        os.environ["PYTHONPATH"] = str(HERE / "on_postgres")
+        yield
+        del os.environ["TEST_POSTGRES"], os.environ["PYTHONPATH"]
 
 
 @pytest.fixture(scope="session")

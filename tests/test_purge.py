@@ -31,7 +31,7 @@ from mmmeta_core import (
     RemoteUnreachableError,
     mmmeta,
 )
-from mmmeta_core.database.state import State
+from mmmeta_core.database.sqlite_state import SqliteState
 from mmmeta_core.remotes import Remote, open_remote
 
 _ = (remote, open_metadir)  # the fixtures
@@ -320,7 +320,7 @@ def test_a_state_db_that_is_in_use_is_rewritten_later(open_metadir: Open, caplog
     publish(publisher, doc("bad", **SECRET), *(doc(f"d{n}", title="x") for n in range(50)))
     client.sync()
     publisher.purge(["bad"], reason=REASON)
-    reader = State(client.paths.state, "content_hash")
+    reader = SqliteState(client.paths.state, "content_hash")
     rows = reader.connection.execute("SELECT * FROM files")
     rows.fetchone()
     client.sync()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
 
-from mmmeta_core.database.sqlite import connect, get_value, quote, rows_by_key
-from mmmeta_core.database.state import Owner, State
+from mmmeta_core.database.sqlite import connect, get_value, quote
+from mmmeta_core.database.sqlite_state import SqliteState
+from mmmeta_core.database.state import Owner
 from mmmeta_core.errors import CatalogError, RefusedError
-from mmmeta_core.types import Key, Kind, Row
+from mmmeta_core.types import Key, Kind
 
 
-class Past(State):
+class Past(SqliteState):
     """The documents of a catalog that was made for one revision. All columns are the publisher's; nothing is written."""
 
     pragmas: Final[Mapping[str, str]] = {"query_only": "1"}  # type: ignore[misc]
@@ -26,10 +27,6 @@ class Past(State):
     def quoted_key(self) -> str:
         """Return the key column as an SQL identifier."""
         return quote(self.unique)
-
-    def rows(self, keys: Sequence[Key]) -> dict[Key, Row]:
-        """Return whole raw rows by key, `CHUNK` of them at most."""
-        return rows_by_key(self.connection, self.unique, keys)
 
     def kinds(self) -> dict[str, Kind]:
         """See `State.kinds`."""

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from mmmeta_core.database.connection import Connection
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.trouble import database_sentence
 from mmmeta_core.types import Key, Row, Sql
@@ -156,13 +157,13 @@ def table_columns(connection: sqlite3.Connection, table: str, schema: str = "mai
     return [name for (name,) in rows]
 
 
-def get_value(connection: sqlite3.Connection, table: str, key: str) -> Any:
+def get_value(connection: Connection, table: str, key: str) -> Any:
     """Return a value of a key-value table (`mmmeta_info`, `mmmeta_local`), None when it isn't set."""
     row = connection.execute(f"SELECT value FROM {quote(table)} WHERE key = ?", (key,)).fetchone()
     return row[0] if row else None
 
 
-def set_values(connection: sqlite3.Connection, table: str, values: Mapping[str, Sql]) -> None:
+def set_values(connection: Connection, table: str, values: Mapping[str, Sql]) -> None:
     """Set values of a key-value table."""
     connection.executemany(
         f"INSERT INTO {quote(table)} (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -170,7 +171,7 @@ def set_values(connection: sqlite3.Connection, table: str, values: Mapping[str, 
     )
 
 
-def rows_by_key(connection: sqlite3.Connection, unique: str, keys: Sequence[Key]) -> dict[Key, Row]:
+def rows_by_key(connection: Connection, unique: str, keys: Sequence[Key]) -> dict[Key, Row]:
     """Return the rows of `files` with these keys, at most `CHUNK` of them, whole and raw."""
     marks = ",".join("?" * len(keys))
     cursor = connection.execute(f"SELECT * FROM files WHERE {quote(unique)} IN ({marks})", keys)

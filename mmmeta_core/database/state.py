@@ -1,90 +1,37 @@
-"""The state: `state.db`, published columns merged with this client's own columns.
+"""A client's state: published columns merged with this client's own columns, in whichever database it lies.
 
 Every column has one owner. `merge` writes published columns only, `save` the client's only; a name that both
-want stays with the client. The file is in WAL mode with `synchronous=NORMAL`: a commit is cheap and survives
-any killed process; after a power cut the last commits may be missing, never half there.
+want stays with the client. `SqliteState` keeps it in a file, `PostgresState` on a server; rows are raw in one form for
+both: text, integers and floats as they are, booleans as 0 and 1, times as the text of `format_time`, lists as JSON.
 """
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-import threading
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import orjson
 
 from mmmeta_core.database.columns import (
     PUBLISHED_BOOKKEEPING,
-    PURGED,
     STATE_BOOKKEEPING,
-    STATE_RESCUED,
     Columns,
+    Fitted,
     column_name,
     fold,
 )
-from mmmeta_core.database.foreign import check_documents
-from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format
-from mmmeta_core.database.sqlite import (
-    atomic,
-    chunks,
-    connect,
-    get_value,
-    quote,
-    rows_by_key,
-    set_values,
-    table_columns,
-    upsert_rows,
-)
-from mmmeta_core.errors import CatalogError, ColumnError, ReadOnlyColumnError
-from mmmeta_core.trouble import explained, explained_database
-from mmmeta_core.types import Key, Kind, Row, format_time, utcnow
-
-log = logging.getLogger(__name__)
-
-STEPS: Final[tuple[Step, ...]] = ()
-"""How each format of the state db becomes the next; see `migrations`."""
-
-VERSION: Final = 1 + len(STEPS)
-_SCRUB: Final = "scrub"
-PRAGMAS: Final[Mapping[str, str]] = {"journal_mode": "WAL", "synchronous": "NORMAL"}
+from mmmeta_core.database.connection import Connection
+from mmmeta_core.database.sqlite import get_value, quote, rows_by_key
+from mmmeta_core.errors import ColumnError, ReadOnlyColumnError
+from mmmeta_core.types import Key, Kind, Row, utcnow
 
 Owner: TypeAlias = Literal["publisher", "client"]
-
-_SCHEMA: Final = (
-    """CREATE TABLE files (
-  {key} NOT NULL PRIMARY KEY,
-  __meta_added, __meta_last_updated, __deleted_at, __deleted_reason, __rescued,
-  __state_added, __state_last_updated, __state_rescued
-)""",
-    "CREATE TABLE mmmeta_info (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    "CREATE TABLE mmmeta_columns (name TEXT PRIMARY KEY, kind TEXT NOT NULL, owner TEXT NOT NULL) WITHOUT ROWID",
-    """CREATE TABLE mmmeta_work (
-  mark TEXT NOT NULL, key NOT NULL, worker TEXT, lease_until TEXT,
-  attempts INTEGER NOT NULL DEFAULT 0, error TEXT, failed_at TEXT, failed_version, not_before TEXT,
-  set_aside INTEGER NOT NULL DEFAULT 0, done_at TEXT, done_version, done_content,
-  PRIMARY KEY (mark, key)
-) WITHOUT ROWID""",
-    "CREATE INDEX mmmeta_work_worker ON mmmeta_work (worker) WHERE worker IS NOT NULL",
-    "CREATE INDEX mmmeta_work_failed ON mmmeta_work (mark) WHERE error IS NOT NULL",
-    "CREATE TABLE mmmeta_pipelines (mark TEXT PRIMARY KEY, settings TEXT, last_run TEXT) WITHOUT ROWID",
-    """CREATE TABLE mmmeta_downloads (
-  folder TEXT NOT NULL, folded TEXT NOT NULL, name TEXT NOT NULL, key NOT NULL,
-  PRIMARY KEY (folder, folded)
-) WITHOUT ROWID""",
-)
-_TABLES: Final = (
-    "files",
-    "mmmeta_info",
-    "mmmeta_columns",
-    "mmmeta_work",
-    "mmmeta_pipelines",
-    "mmmeta_downloads",
-)
+T = TypeVar("T")
 
 
 def check_writable(name: str, owners: Mapping[str, Owner]) -> None:
@@ -135,67 +82,126 @@ class Merged:
     purged_downloads: tuple[str, ...]
 
 
-class State:
-    """The state db of one client. One connection a thread, opened when first used."""
+class State(ABC):
+    """The state of one client. May be used by many threads, each with a connection of its own, opened when first used."""
 
-    pragmas: Mapping[str, str] = PRAGMAS
-    """What each connection to the database is set to."""
+    name: str
+    """What messages call the database: a path, or an address without its password."""
 
-    def __init__(self, path: Path, unique: str) -> None:
-        self.path = path
+    def __init__(self, unique: str) -> None:
         self.unique = unique
-        self._local = threading.local()
-        self._opened: list[tuple[threading.Thread, sqlite3.Connection]] = []
-        self._lock = threading.Lock()
+
+    # --- what each database does in its own way
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    @abstractmethod
+    def connection(self) -> Connection:
         """Return this thread's connection. Raises `CatalogError` for a database that can't be used."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            with explained(self.path):
-                connection = self._connect()
-            self._local.connection = connection
-            with self._lock:
-                for thread, other in self._opened:
-                    if not thread.is_alive():
-                        other.close()
-                self._opened = [(thread, other) for thread, other in self._opened if thread.is_alive()]
-                self._opened.append((threading.current_thread(), connection))
-        return connection
 
     @property
+    @abstractmethod
     def url(self) -> str:
         """Return the SQLAlchemy URL of the database."""
-        return f"sqlite:///{self.path.absolute()}"
 
+    @abstractmethod
     def close(self) -> None:
         """Close the connections of all threads; the next use opens new ones."""
-        with self._lock:
-            for _, connection in self._opened:
-                connection.close()
-            self._opened.clear()
-            self._local = threading.local()
 
+    @abstractmethod
     def schema_version(self) -> int:
         """Return a number that changes when any process changes the tables."""
-        version: int = self.connection.execute("PRAGMA schema_version").fetchone()[0]
-        return version
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """Return the names of the columns that the table has."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """Run a block in one transaction; a nested one is a savepoint."""
+
+    @abstractmethod
+    def merge(self, catalog: Path, *, everything: bool = False, verified: bool = False) -> Merged:
+        """Merge what the catalog has new into the published columns, in one transaction.
+
+        Looks only at rows of revisions that were not merged before, and at local changes that wait for their
+        publication; at all rows with `everything`, and when the catalog is of another archive than last time or is the
+        first one that is `verified`, which is that trusted signatures cover it. Then documents that the catalog does not
+        have are soft-deleted here, so no state is lost.
+        """
+
+    @abstractmethod
+    def scrub(self) -> None:
+        """Rewrite the database if documents were purged, so that none of their bytes is left in its files.
+
+        Where another process is at work in it, a later call does it.
+        """
+
+    @abstractmethod
+    def save_within(self, updates: Iterable[tuple[Key, Mapping[str, Any]]]) -> None:
+        """Do what `save` does as part of the transaction that the caller has begun."""
+
+    @abstractmethod
+    def _add_column(self, name: str, kind: Kind, owner: Owner) -> None:
+        """Make a column known, and have the table have it; within a transaction."""
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` does in one transaction. It may be called again, so it has to start from the beginning."""
+        with self.transaction() as connection:
+            return work(connection)
+
+    def taking(self, work: Callable[[], T]) -> T:
+        """Return what `work` does, which finds documents and claims them."""
+        return work()
+
+    # --- SQL that is not the same everywhere
+
+    now_sql: str = ":mmmeta_now"
+    """The time now, as all who share the database see it; the parameter is given when it is there."""
+
+    def now(self) -> datetime:
+        """Return the time now, as all who share the database see it."""
+        return utcnow()
+
+    def same(self, one: str, other: str) -> str:
+        """Return the SQL condition that two values are the same, NULL being the same as NULL."""
+        return f"{one} IS {other}"
+
+    def differ(self, one: str, other: str) -> str:
+        """Return the SQL condition that two values are not the same."""
+        return f"{one} IS NOT {other}"
+
+    def is_set(self, mark: str) -> str:
+        """Return the SQL condition on a row of `files` that this column of the client's says yes; it is never NULL."""
+        return f"files.{quote(mark)} IS 1"
+
+    def as_text(self, column: str) -> str:
+        """Return SQL for a column's value in the form in which notes about work keep it."""
+        return column
+
+    def locked(self, keys: Sequence[Key]) -> Sequence[Key]:
+        """Return those of the documents that nobody else is claiming just now; within a transaction."""
+        return keys
+
+    # --- what is in it
 
     def owners(self) -> dict[str, Owner]:
         """Return who writes each column, bookkeeping left out. The key is the publisher's."""
-        found: dict[str, Owner] = dict(self.connection.execute("SELECT name, owner FROM mmmeta_columns"))
+        found = dict(self.connection.execute("SELECT name, owner FROM mmmeta_columns").fetchall())
         return {self.unique: "publisher", **found}
 
     def kinds(self) -> dict[str, Kind]:
         """Return the kind of each column but the key, bookkeeping included."""
-        found: dict[str, Kind] = dict(self.connection.execute("SELECT name, kind FROM mmmeta_columns"))
+        found = dict(self.connection.execute("SELECT name, kind FROM mmmeta_columns").fetchall())
         return {**PUBLISHED_BOOKKEEPING, **STATE_BOOKKEEPING, **found}
 
     @property
     def revision(self) -> int:
         """Return the revision that has been merged; 0 before the first."""
-        return int(get_value(self.connection, "mmmeta_info", "revision") or 0)
+        return int(self.note("revision") or 0)
+
+    def note(self, key: str) -> Any:
+        """Return what `mmmeta_info` says of the merged catalog under this key; None when nothing."""
+        return get_value(self.connection, "mmmeta_info", key)
 
     def count(self, *, deleted: bool) -> int:
         """Return the number of documents that are, or are not, soft-deleted."""
@@ -207,181 +213,17 @@ class State:
 
     def merged_store(self) -> dict[str, str]:
         """Return the store as published at the revision that was merged last, raw texts by key."""
-        text = get_value(self.connection, "mmmeta_info", "store")
+        text = self.note("store")
         store: dict[str, str] = orjson.loads(text) if text else {}
         return store
 
+    def rows(self, keys: Sequence[Key]) -> dict[Key, Row]:
+        """Return whole raw rows by key, `CHUNK` of them at most."""
+        return rows_by_key(self.connection, self.unique, keys)
+
     def row(self, key: Key) -> Row | None:
         """Return one raw row."""
-        return rows_by_key(self.connection, self.unique, [key]).get(key)
-
-    # --- the publisher's columns
-
-    def merge(self, catalog: Path, *, everything: bool = False, verified: bool = False) -> Merged:
-        """Merge what the catalog has new into the published columns, in one transaction.
-
-        Looks only at rows of revisions that were not merged before, and at local changes that wait for their
-        publication; at all rows with `everything`, and when the catalog is of another archive than last time or is the
-        first one that is `verified`, which is that trusted signatures cover it. Then documents that the catalog does not
-        have are soft-deleted here, so no state is lost.
-        """
-        connection = self.connection
-        connection.execute("ATTACH ? AS meta", (f"{catalog.absolute().as_uri()}?mode=rw",))
-        try:
-            with explained_database(self.path), atomic(connection):
-                return self._merge(connection, catalog, everything, verified)
-        finally:
-            connection.execute("DETACH meta")
-
-    def _merge(
-        self, connection: sqlite3.Connection, catalog: Path, everything: bool, verified: bool
-    ) -> Merged:
-        info = dict(connection.execute("SELECT key, value FROM meta.mmmeta_info"))
-        if info.get("unique") != self.unique:
-            raise CatalogError(
-                f"the catalog is keyed by {info.get('unique')!r}, {self.path} by {self.unique!r}"
-            )
-        known = dict(connection.execute("SELECT key, value FROM mmmeta_info"))
-        archive = info.get("archive")
-        moved = everything or ("archive" in known and archive != known["archive"])
-        moved = moved or (verified and not known.get("verified"))
-        # Before the first revision the catalog's rows have none: what an older version left does not wait in pending.
-        whole = moved or not int(info.get("revision", 0))
-        cursor = -1 if whole else int(known.get("revision", 0))
-        clashes = self._adopt_columns(connection)
-        columns = [name for name in self._published(connection) if name not in clashes]
-        key, now = quote(self.unique), format_time(utcnow())
-        connection.execute("DROP TABLE IF EXISTS temp.changed")
-        connection.execute(
-            f"CREATE TEMP TABLE changed AS SELECT {key} AS key FROM meta.files WHERE __revision > ? "
-            "UNION SELECT key FROM meta.mmmeta_pending",
-            (cursor,),
-        )
-        total, added, deleted, restored = connection.execute(
-            f"SELECT count(*), total(f.{key} IS NULL AND m.__deleted_at IS NULL), "
-            f"total(m.__deleted_at IS NOT NULL AND f.__deleted_at IS NULL), "
-            f"total(f.__deleted_at IS NOT NULL AND m.__deleted_at IS NULL) "
-            f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key LEFT JOIN main.files f ON f.{key} = c.key"
-        ).fetchone()
-        kinds = dict(connection.execute("SELECT name, kind FROM meta.mmmeta_columns"))
-        source = f"temp.changed AS c JOIN meta.files AS m ON m.{key} = c.key"
-        check_documents(connection, catalog, self.unique, kinds, source)
-        left = self._forget_purged(connection)
-        written = self._copy(connection, columns, now)
-        gone = self._delete_missing(connection, now) if moved else 0
-        connection.execute("DROP TABLE temp.changed")
-        store = orjson.dumps(dict(connection.execute("SELECT key, value FROM meta.mmmeta_store"))).decode()
-        merged = {
-            "archive": archive,
-            "revision": info.get("revision", 0),
-            "store": store,
-            "verified": int(verified),
-        }
-        before = orjson.loads(known.get("clashes") or "[]")
-        set_values(connection, "mmmeta_info", {**merged, "clashes": orjson.dumps(clashes).decode()})
-        return Merged(
-            added=int(added),
-            updated=written - int(added + deleted + restored),
-            unchanged=total - written,
-            deleted=int(deleted) + gone,
-            restored=int(restored),
-            revision=int(info.get("revision", 0)),
-            clashes=tuple(clashes),
-            new_clashes=tuple(name for name in clashes if name not in before),
-            purged_downloads=tuple(left),
-        )
-
-    def _copy(self, connection: sqlite3.Connection, columns: list[str], now: str) -> int:
-        key = quote(self.unique)
-        names = ",".join(map(quote, columns))
-        updates = ",".join(f"{quote(c)}=excluded.{quote(c)}" for c in columns)
-        # As rows: a chain of ORs nests, and SQLite takes a thousand levels.
-        here, there = (",".join(f"{table}.{quote(c)}" for c in columns) for table in ("files", "excluded"))
-        cursor = connection.execute(
-            f"INSERT INTO main.files ({key},{names},__state_added,__state_last_updated) "
-            f"SELECT m.{key},{','.join(f'm.{quote(c)}' for c in columns)},?1,?1 "
-            f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key WHERE 1 = 1 "
-            f"ON CONFLICT ({key}) DO UPDATE SET {updates},__state_last_updated=excluded.__state_last_updated "
-            f"WHERE ({here}) IS NOT ({there})",
-            (now,),
-        )
-        return cursor.rowcount
-
-    def _forget_purged(self, connection: sqlite3.Connection) -> list[str]:
-        """Drop what is noted here of documents that were purged, but not the client's own columns; return their files."""
-        key = quote(self.unique)
-        connection.execute("DROP TABLE IF EXISTS temp.purged")
-        connection.execute(
-            f"CREATE TEMP TABLE purged AS SELECT c.key FROM temp.changed c JOIN meta.files m ON m.{key} = c.key "
-            f"JOIN main.files f ON f.{key} = c.key WHERE m.__deleted_reason = ?",
-            (PURGED,),
-        )
-        if connection.execute("SELECT 1 FROM temp.purged").fetchone() is not None:
-            set_values(connection, "mmmeta_info", {_SCRUB: 1})
-        connection.execute(
-            "UPDATE mmmeta_work SET error = NULL, done_content = NULL WHERE key IN (SELECT key FROM temp.purged)"
-        )
-        found = connection.execute(
-            "SELECT folder, name FROM mmmeta_downloads WHERE key IN (SELECT key FROM temp.purged) ORDER BY folder, name"
-        ).fetchall()
-        connection.execute("DROP TABLE temp.purged")
-        return [str(Path(folder) / name) for folder, name in found]
-
-    def scrub(self) -> None:
-        """Rewrite the database if documents were purged, so that none of their bytes is left in its files.
-
-        Where another process is at work in it, a later call does it.
-        """
-        if get_value(self.connection, "mmmeta_info", _SCRUB) is None:
-            return
-        try:
-            with closing(connect(self.path, pragmas={**self.pragmas, "busy_timeout": "1000"})) as connection:
-                connection.execute("VACUUM")
-                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (
-                sqlite3.SQLITE_BUSY,
-                sqlite3.SQLITE_LOCKED,
-            ):
-                raise
-            busy = True
-        if busy:
-            log.warning(
-                "%s is in use, so it still holds bytes of purged documents; the next update removes them",
-                self.path,
-            )
-        else:
-            set_values(self.connection, "mmmeta_info", {_SCRUB: None})
-
-    def _delete_missing(self, connection: sqlite3.Connection, now: str) -> int:
-        key = quote(self.unique)
-        return connection.execute(
-            f"UPDATE main.files SET __deleted_at = ?1, __deleted_reason = 'not in the archive', __state_last_updated = ?1 "
-            f"WHERE __deleted_at IS NULL AND {key} NOT IN (SELECT {key} FROM meta.files)",
-            (now,),
-        ).rowcount
-
-    def _published(self, connection: sqlite3.Connection) -> list[str]:
-        names = connection.execute("SELECT name FROM meta.mmmeta_columns ORDER BY name")
-        return [*PUBLISHED_BOOKKEEPING, *(name for (name,) in names)]
-
-    def _adopt_columns(self, connection: sqlite3.Connection) -> list[str]:
-        """Make the catalog's columns known here; return those that the client has already made its own."""
-        owners = self.owners()
-        del owners[self.unique]
-        mine = {fold(name) for name, owner in owners.items() if owner == "client"}
-        theirs = {fold(name): name for name, owner in owners.items() if owner == "publisher"}
-        clashes = []
-        for name, kind in connection.execute("SELECT name, kind FROM meta.mmmeta_columns").fetchall():
-            if fold(name) in mine:
-                clashes.append(name)
-                continue
-            before = theirs.get(fold(name), name)
-            if before != name:  # it waited for its publication here, and others spelled it otherwise
-                connection.execute(f"ALTER TABLE main.files DROP COLUMN {quote(before)}")
-                connection.execute("DELETE FROM main.mmmeta_columns WHERE name = ?", (before,))
-            self._add_column(connection, name, kind, "publisher")
-        return clashes
+        return self.rows([key]).get(key)
 
     # --- the client's columns
 
@@ -391,105 +233,62 @@ class State:
         Raises `ReadOnlyColumnError` for a published column, `ColumnError` for a name that no column can have and for
         a document that is not in the state db; then nothing is written.
         """
-        with explained_database(self.path), atomic(self.connection):
-            self.save_within(updates)
+        given = updates if isinstance(updates, Sequence) else list(updates)
+        self.run(lambda _: self.save_within(given))
 
     def add_own(self, name: str, kind: Kind) -> None:
         """Make a column of the client's, if it is not there. Raises as `save` does."""
         check_writable(name, self.owners())
         if name not in self.kinds():
-            with atomic(self.connection) as connection:
-                self._add_column(connection, name, kind, "client")
+            self.run(lambda _: self._add_column(name, kind, "client"))
 
-    def inherit(self, rows: Iterable[Row]) -> None:
-        """Put raw rows that an older version had on top of what was merged, in one transaction; keys come once."""
-        with atomic(self.connection):
-            for some in chunks(rows):
-                upsert_rows(self.connection, self.unique, some)
-
-    def save_within(self, updates: Iterable[tuple[Key, Mapping[str, Any]]]) -> None:
-        """Do what `save` does as part of the transaction that the caller has begun."""
-        connection, owners = self.connection, self.owners()
+    def _fitted(
+        self, updates: Iterable[tuple[Key, Mapping[str, Any]]]
+    ) -> Iterator[tuple[Key, Mapping[str, Any], Fitted]]:
+        """Yield what is to be saved, cut to the client's columns, after making those that it asks for."""
+        owners = self.owners()
         own = {name: kind for name, kind in self.kinds().items() if owners.get(name) == "client"}
         columns = Columns(own, taken=[name for name in owners if name not in own])
-        now = format_time(utcnow())
         for key, values in updates:
             for name in values:
                 check_writable(name, owners)
             fitted = columns.fit(values)
             for name, kind in columns.added.items():
-                self._add_column(connection, name, kind, "client")
+                self._add_column(name, kind, "client")
             columns.added.clear()
-            rescued = self._rescued(connection, key, values, fitted.rescued)
-            self._update(connection, key, {**fitted.row, **rescued, "__state_last_updated": now})
+            yield key, values, fitted
 
-    def _rescued(
-        self, connection: sqlite3.Connection, key: Key, values: Mapping[str, Any], rescued: Mapping[str, Any]
-    ) -> Row:
-        """Return the new value of `__state_rescued`, if this save changes it, and NULL for what moved there."""
-        found = connection.execute(
-            f"SELECT {STATE_RESCUED} FROM files WHERE {quote(self.unique)} = ?", (key,)
-        ).fetchone()
-        before = orjson.loads(found[0]) if found and found[0] else {}
-        after = {name: value for name, value in before.items() if name not in values} | dict(rescued)
-        if after == before:
-            return {}
-        there = set(table_columns(connection, "files"))
-        text = orjson.dumps(after, option=orjson.OPT_SORT_KEYS).decode() if after else None
-        return {**{name: None for name in rescued if name in there}, STATE_RESCUED: text}
+    def _missing(self, key: Key) -> ColumnError:
+        return ColumnError(f"no document with {self.unique} {key!r} in {self.name}: run update first")
 
-    def _update(self, connection: sqlite3.Connection, key: Key, values: Row) -> None:
-        assignments = ",".join(f"{quote(name)}=?" for name in values)
-        cursor = connection.execute(
-            f"UPDATE files SET {assignments} WHERE {quote(self.unique)} = ?", (*values.values(), key)
-        )
-        if cursor.rowcount == 0:
-            raise ColumnError(f"no document with {self.unique} {key!r} in {self.path}: run update first")
+    # --- what the catalog has
 
-    # --- parts
+    def _adopt_columns(self, kinds: Mapping[str, Kind]) -> list[str]:
+        """Make the catalog's columns known here; return those that the client has already made its own."""
+        owners = self.owners()
+        del owners[self.unique]
+        mine = {fold(name) for name, owner in owners.items() if owner == "client"}
+        theirs = {fold(name): name for name, owner in owners.items() if owner == "publisher"}
+        clashes = []
+        for name, kind in kinds.items():
+            if fold(name) in mine:
+                clashes.append(name)
+                continue
+            before = theirs.get(fold(name), name)
+            if before != name:  # it waited for its publication here, and others spelled it otherwise
+                self._drop_column(before)
+            self._add_column(name, kind, "publisher")
+        return clashes
 
-    def _add_column(self, connection: sqlite3.Connection, name: str, kind: Kind, owner: Owner) -> None:
-        known = connection.execute("SELECT kind FROM mmmeta_columns WHERE name = ?", (name,)).fetchone()
-        if known == (kind,):
-            return
-        if known is None and name not in table_columns(connection, "files"):
-            connection.execute(f"ALTER TABLE files ADD COLUMN {quote(name)}")
-        connection.execute(
-            "INSERT INTO mmmeta_columns (name, kind, owner) VALUES (?, ?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET kind = excluded.kind",
-            (name, kind, owner),
-        )
+    @abstractmethod
+    def _drop_column(self, name: str) -> None:
+        """Forget a column and what is in it; within a transaction."""
 
-    def _connect(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = connect(self.path, pragmas=self.pragmas)
-        try:
-            bring_up_to_date(connection, self.path, Schema(self._create, STEPS))
-        except BaseException:
-            connection.close()
-            raise
-        if get_value(connection, "mmmeta_info", "unique") != self.unique:
-            self._key_anew(connection)
-        return connection
 
-    def _key_anew(self, connection: sqlite3.Connection) -> None:
-        """Key a database by another column that has no documents yet. Raises `CatalogError` for one that has."""
-        with atomic(connection):
-            kept = get_value(connection, "mmmeta_info", "unique")
-            if kept != self.unique and connection.execute("SELECT 1 FROM files").fetchone() is None:
-                for table in _TABLES:
-                    connection.execute(f"DROP TABLE {table}")
-                self._create(connection)
-                set_format(connection, VERSION)
-                kept = self.unique
-        if kept != self.unique:
-            connection.close()
-            raise CatalogError(
-                f"{self.path} is keyed by {kept!r}, but the configured key is {self.unique!r}: "
-                f"set metadata.unique to {kept!r}, or use another path"
-            )
-
-    def _create(self, connection: sqlite3.Connection) -> None:
-        for statement in _SCHEMA:
-            connection.execute(statement.format(key=quote(self.unique)))
-        set_values(connection, "mmmeta_info", {"unique": self.unique, "revision": 0})
+def kept_rescued(text: str | None, values: Mapping[str, Any], rescued: Mapping[str, Any]) -> str | None:
+    """Return the JSON of what has no column, after `values` were set: what was kept before, and `rescued` of these."""
+    before = orjson.loads(text) if text else {}
+    after = {name: value for name, value in before.items() if name not in values} | dict(rescued)
+    if after == before:
+        return text
+    return orjson.dumps(after, option=orjson.OPT_SORT_KEYS).decode() if after else None

@@ -8,15 +8,15 @@ changed since can be due again.
 from __future__ import annotations
 
 import random
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from mmmeta_core.database.sqlite import atomic, quote, table_columns
+from mmmeta_core.database.connection import Connection
+from mmmeta_core.database.sqlite import quote
 from mmmeta_core.database.state import State
-from mmmeta_core.types import Key, Sql, format_time, parse_time, utcnow
+from mmmeta_core.types import Key, Sql, format_time, parse_time
 
 On: TypeAlias = Literal["due", "deleted"]
 """Which documents: those that are due, or those that were done and that the publisher has deleted since."""
@@ -79,39 +79,45 @@ class Work:
     def condition(self, *, free: bool = True) -> str:
         """Return the SQL condition on a row of `files` that its document is to be done.
 
-        With `free` also that nobody is at it and that no failure stands in the way. Its parameters, `:mmmeta_mark` and
-        `:mmmeta_now`, come from `parameters`.
+        With `free` also that nobody else is at it and that no failure stands in the way. Its parameters, `:mmmeta_mark` and
+        others, come from `parameters`.
         """
-        mark, mine = quote(self.mark), f"w.mark = :mmmeta_mark AND w.key = files.{quote(self.state.unique)}"
+        state, mine = self.state, f"w.mark = :mmmeta_mark AND w.key = files.{quote(self.state.unique)}"
+        done = state.is_set(self.mark)
         if self.on == "deleted":
-            todo = f"files.__deleted_at IS NOT NULL AND files.{mark} IS 1"
+            todo = f"files.__deleted_at IS NOT NULL AND {done}"
         elif (changed := self._changed()) is None:
-            todo = f"files.__deleted_at IS NULL AND files.{mark} IS NOT 1"
+            todo = f"files.__deleted_at IS NULL AND NOT {done}"
         else:
             todo = (
-                f"files.__deleted_at IS NULL AND (files.{mark} IS NOT 1 OR EXISTS "
+                f"files.__deleted_at IS NULL AND (NOT {done} OR EXISTS "
                 f"(SELECT 1 FROM mmmeta_work w WHERE {mine} AND w.done_at IS NOT NULL AND {changed}))"
             )
         if not free:
             return todo
         return (
-            f"{todo} AND NOT EXISTS (SELECT 1 FROM mmmeta_work w WHERE {mine} AND (w.lease_until > :mmmeta_now OR "
-            "((w.set_aside OR w.not_before > :mmmeta_now) AND w.failed_version IS files.__meta_last_updated)))"
+            f"{todo} AND NOT EXISTS (SELECT 1 FROM mmmeta_work w WHERE {mine} AND ("
+            f"(w.lease_until > {state.now_sql} AND {state.differ('w.worker', ':mmmeta_worker')}) OR "
+            f"((w.set_aside OR w.not_before > {state.now_sql}) AND "
+            f"{state.same('w.failed_version', 'files.__meta_last_updated')})))"
         )
 
     def parameters(self) -> dict[str, Sql]:
         """Return the values for `condition`, as of now."""
-        return {"mmmeta_mark": self.mark, "mmmeta_now": format_time(utcnow())}
+        return {
+            "mmmeta_mark": self.mark,
+            "mmmeta_now": format_time(self.state.now()),
+            "mmmeta_worker": self.worker,
+        }
 
     def _changed(self) -> str | None:
         if self.on_change == "again":
-            return "w.done_version IS NOT files.__meta_last_updated"
+            return self.state.differ("w.done_version", "files.__meta_last_updated")
         if self.on_change == "ignore" or self.state.unique == CONTENT:
             return None
-        return f"w.done_content IS NOT files.{CONTENT}" if CONTENT in self._table() else None
-
-    def _table(self) -> list[str]:
-        return table_columns(self.state.connection, "files")
+        if CONTENT not in self.state.columns():
+            return None
+        return self.state.differ("w.done_content", self.state.as_text(f"files.{CONTENT}"))
 
     # --- claims
 
@@ -121,10 +127,11 @@ class Work:
         In one transaction, so a document is never claimed by two; a worker that dies gives its documents back when
         the lease ends.
         """
-        names = {f"key{number}": key for number, key in enumerate(keys)}
-        key, content = quote(self.state.unique), CONTENT if CONTENT in self._table() else "NULL"
-        until = format_time(utcnow() + lease)
-        with atomic(self.state.connection) as connection:
+        key = quote(self.state.unique)
+        content = self.state.as_text(CONTENT) if CONTENT in self.state.columns() else "NULL"
+
+        def take(connection: Connection) -> list[Claim]:
+            names = {f"key{number}": one for number, one in enumerate(self.state.locked(keys))}
             rows = connection.execute(
                 f"SELECT {key}, __meta_last_updated, {content} FROM files "
                 f"WHERE {key} IN ({','.join(f':{name}' for name in names)}) AND {self.condition()} ORDER BY {key}",
@@ -133,22 +140,29 @@ class Work:
             connection.executemany(
                 "INSERT INTO mmmeta_work (mark, key, worker, lease_until) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (mark, key) DO UPDATE SET worker = excluded.worker, lease_until = excluded.lease_until",
-                [(self.mark, row[0], self.worker, until) for row in rows],
+                [(self.mark, row[0], self.worker, self._until(lease)) for row in rows],
             )
-        return [Claim(*row) for row in rows]
+            return [Claim(*row) for row in rows]
+
+        return self.state.run(take)
 
     def renew(self, lease: timedelta) -> None:
         """Extend all claims of this worker."""
-        with atomic(self.state.connection) as connection:
-            connection.execute(
+        self.state.run(
+            lambda connection: connection.execute(
                 "UPDATE mmmeta_work SET lease_until = ? WHERE mark = ? AND worker = ?",
-                (format_time(utcnow() + lease), self.mark, self.worker),
+                (self._until(lease), self.mark, self.worker),
             )
+        )
+
+    def _until(self, lease: timedelta) -> str:
+        return format_time(self.state.now() + lease)
 
     def release(self) -> None:
         """Give back what this worker has claimed and not finished."""
-        with atomic(self.state.connection) as connection:
-            mine = (self.mark, self.worker)
+        mine = (self.mark, self.worker)
+
+        def give_back(connection: Connection) -> None:
             connection.execute(
                 "DELETE FROM mmmeta_work WHERE mark = ? AND worker = ? AND error IS NULL AND done_at IS NULL",
                 mine,
@@ -156,6 +170,8 @@ class Work:
             connection.execute(
                 "UPDATE mmmeta_work SET worker = NULL, lease_until = NULL WHERE mark = ? AND worker = ?", mine
             )
+
+        self.state.run(give_back)
 
     # --- outcomes
 
@@ -172,15 +188,16 @@ class Work:
         mark, so it is due again should the publisher restore it.
         """
         is_done = self.on == "due"
-        now = format_time(utcnow())
-        with atomic(self.state.connection) as connection:
+
+        def note(connection: Connection) -> int:
+            now = format_time(self.state.now())
             self.state.save_within((claim.key, {**values, self.mark: is_done}) for claim, values in done)
             if is_done:
                 connection.executemany(
                     "INSERT INTO mmmeta_work (mark, key, done_at, done_version, done_content) VALUES (?, ?, ?, ?, ?) "
                     "ON CONFLICT (mark, key) DO UPDATE SET worker = NULL, lease_until = NULL, attempts = 0, error = NULL, "
-                    "failed_at = NULL, failed_version = NULL, not_before = NULL, set_aside = 0, done_at = excluded.done_at, "
-                    "done_version = excluded.done_version, done_content = excluded.done_content",
+                    "failed_at = NULL, failed_version = NULL, not_before = NULL, set_aside = FALSE, "
+                    "done_at = excluded.done_at, done_version = excluded.done_version, done_content = excluded.done_content",
                     [(self.mark, claim.key, now, claim.version, claim.content) for claim, _ in done],
                 )
             else:
@@ -190,10 +207,12 @@ class Work:
                 )
             return sum([self._fail(connection, claim, error, max_attempts) for claim, error in failed])
 
-    def _fail(self, connection: sqlite3.Connection, claim: Claim, error: str, max_attempts: int) -> bool:
-        now = utcnow()
+        return self.state.run(note)
+
+    def _fail(self, connection: Connection, claim: Claim, error: str, max_attempts: int) -> bool:
+        now = self.state.now()
         row = connection.execute(
-            "SELECT attempts FROM mmmeta_work WHERE mark = ? AND key = ? AND failed_version IS ?",
+            f"SELECT attempts FROM mmmeta_work WHERE mark = ? AND key = ? AND {self.state.same('failed_version', '?')}",
             (self.mark, claim.key, claim.version),
         ).fetchone()
         attempts = (row[0] if row else 0) + 1
@@ -206,7 +225,7 @@ class Work:
             "failed_at": format_time(now),
             "failed_version": claim.version,
             "not_before": format_time(now + timedelta(seconds=delay)),
-            "set_aside": int(aside),
+            "set_aside": aside,
         }
         updates = ",".join(f"{name} = excluded.{name}" for name in values)
         connection.execute(
@@ -218,18 +237,21 @@ class Work:
 
     def retry(self) -> int:
         """Make all failed documents due at once, with new attempts; returns how many."""
-        with atomic(self.state.connection) as connection:
-            return connection.execute(
-                "UPDATE mmmeta_work SET attempts = 0, not_before = NULL, set_aside = 0, failed_version = NULL "
-                "WHERE mark = ? AND error IS NOT NULL AND (set_aside OR not_before IS NOT NULL)",
-                (self.mark,),
-            ).rowcount
+        return self.state.run(
+            lambda connection: (
+                connection.execute(
+                    "UPDATE mmmeta_work SET attempts = 0, not_before = NULL, set_aside = FALSE, failed_version = NULL "
+                    "WHERE mark = ? AND error IS NOT NULL AND (set_aside OR not_before IS NOT NULL)",
+                    (self.mark,),
+                ).rowcount
+            )
+        )
 
     # --- reports
 
     def due_again(self) -> int:
         """Return how many failed documents may be tried again by now and are still to be done."""
-        if self.mark not in self._table():
+        if self.mark not in self.state.columns():
             return 0
         total: int = self.state.connection.execute(
             f"SELECT count(*) FROM mmmeta_work v JOIN files ON files.{quote(self.state.unique)} = v.key "
@@ -250,28 +272,30 @@ class Work:
 
     def note_run(self, settings: str | None) -> None:
         """Remember with which settings the pipeline ran last, so that others can tell what is due for it."""
-        with atomic(self.state.connection) as connection:
-            connection.execute(
+        self.state.run(
+            lambda connection: connection.execute(
                 "INSERT INTO mmmeta_pipelines (mark, settings, last_run) VALUES (?, ?, ?) "
                 "ON CONFLICT (mark) DO UPDATE SET settings = excluded.settings, last_run = excluded.last_run",
-                (self.mark, settings, format_time(utcnow())),
+                (self.mark, settings, format_time(self.state.now())),
             )
+        )
 
 
 def tallies(state: State) -> list[Tally]:
     """Return where each pipeline of this state db stands, by name."""
-    connection, there = state.connection, table_columns(state.connection, "files")
+    connection, there = state.connection, state.columns()
     found = []
     for mark, settings, last_run in connection.execute(
         "SELECT mark, settings, last_run FROM mmmeta_pipelines ORDER BY mark"
     ).fetchall():
         failed, aside = connection.execute(
-            "SELECT count(*), total(set_aside) FROM mmmeta_work WHERE mark = ? AND error IS NOT NULL", (mark,)
+            "SELECT count(*), count(CASE WHEN set_aside THEN 1 END) FROM mmmeta_work WHERE mark = ? AND error IS NOT NULL",
+            (mark,),
         ).fetchone()
         done = 0
         if mark in there:
             (done,) = connection.execute(
-                f"SELECT count(*) FROM files WHERE {quote(mark)} IS 1 AND __deleted_at IS NULL"
+                f"SELECT count(*) FROM files WHERE {state.is_set(mark)} AND __deleted_at IS NULL"
             ).fetchone()
         ran = parse_time(last_run) if last_run else None
         found.append(Tally(mark, done, failed - int(aside), int(aside), settings, ran))
@@ -300,10 +324,13 @@ def reserve(state: State, reservation: Reservation) -> bool:
     """Make the name the document's own; False when it is another one's. Outlives a kill."""
     if owns(state, reservation):
         return True
-    with atomic(state.connection) as connection:
+
+    def note(connection: Connection) -> bool:
         cursor = connection.execute(
             "INSERT INTO mmmeta_downloads (folder, name, folded, key) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (folder, folded) DO NOTHING",
             reservation,
         )
         return cursor.rowcount == 1 or owns(state, reservation)
+
+    return state.run(note)

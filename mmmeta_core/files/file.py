@@ -182,9 +182,9 @@ _warned: set[tuple[str, str]] = set()
 
 def warn_unknown(state: State, column: str, known: Iterable[str]) -> None:
     """Say once per database and column that there is no such column, with the nearest name."""
-    if (str(state.path), column) in _warned:
+    if (state.name, column) in _warned:
         return
-    _warned.add((str(state.path), column))
+    _warned.add((state.name, column))
     near = get_close_matches(column, [name for name in known if not name.startswith("__")], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     log.warning("there is no column %r (yet): it counts as NULL everywhere%s", column, hint)

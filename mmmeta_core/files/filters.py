@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, true
+from sqlalchemy import ColumnElement, and_, false, func, not_, or_, true
 
 from mmmeta_core.errors import ConfigError
 from mmmeta_core.types import Kind, Misfit, format_time, parse_time
@@ -41,6 +41,7 @@ def translate(
     filters: Mapping[str, Any],
     column: Callable[[str], ColumnElement[Any] | None],
     kinds: Mapping[str, Kind],
+    terms: Terms,
 ) -> list[ColumnElement[bool]]:
     """Turn keyword filters into clauses. `column` gives the table's column, or None when there is none.
 
@@ -53,7 +54,7 @@ def translate(
         kind = "text" if found is None else kinds.get(found.key or name, "text")
         for operator, value in operations.items():
             try:
-                clauses.append(_clause(found, kind, *_checked(str(operator).lower(), value)))
+                clauses.append(terms.clause(found, kind, *_checked(str(operator).lower(), value)))
             except Misfit as misfit:
                 raise ConfigError(f"the filter on {name!r} can't be: {misfit}") from None
     return clauses
@@ -93,45 +94,85 @@ def _check_value(value: Any) -> None:
         raise Misfit(f"a column can't be compared with a {type(value).__name__}")
 
 
-def _clause(column: ColumnElement[Any] | None, kind: Kind, operator: str, value: Any) -> ColumnElement[bool]:
-    if operator in TEXTS:
-        return false() if column is None else _text_clause(column, operator, value)
-    if operator in EQUAL:
-        return _any_of(column, kind, [value])
-    if operator == "in":
-        return _any_of(column, kind, value)
-    if operator in UNEQUAL:
-        return _none_of(column, kind, [value])
-    if operator == "notin":
-        return _none_of(column, kind, value)
-    if column is None:
-        return false()
-    if operator in BETWEEN:
-        start, end = value
-        return and_(_ordered(column, kind, ">=", start), _ordered(column, kind, "<=", end))
-    return _ordered(column, kind, ORDERED[operator], value)
+class Terms:
+    """How SQLite says what filters ask: any column may hold values of any kind, NULL < numbers < text."""
 
+    def clause(
+        self, column: ColumnElement[Any] | None, kind: Kind, operator: str, value: Any
+    ) -> ColumnElement[bool]:
+        """Return the condition that a column, None for one that is not there, satisfies the operator."""
+        if operator in TEXTS:
+            return false() if column is None else self.text(column, kind, operator, value)
+        if operator in EQUAL:
+            return self.any_of(column, kind, [value])
+        if operator == "in":
+            return self.any_of(column, kind, value)
+        if operator in UNEQUAL:
+            return self.none_of(column, kind, [value])
+        if operator == "notin":
+            return self.none_of(column, kind, value)
+        if column is None:
+            return false()
+        if operator in BETWEEN:
+            start, end = value
+            return and_(self.ordered(column, kind, ">=", start), self.ordered(column, kind, "<=", end))
+        return self.ordered(column, kind, ORDERED[operator], value)
 
-def _any_of(column: ColumnElement[Any] | None, kind: Kind, values: Collection[Any]) -> ColumnElement[bool]:
-    null = any(one is None or one is False for one in values)
-    if column is None:
-        return true() if null else false()
-    alternatives: list[ColumnElement[bool]] = [column.is_(None)] if null else []
-    for subject, operands in _by_subject(column, kind, values):
-        alternatives.append(subject.in_(operands))
-    return or_(false(), *alternatives)
+    def any_of(
+        self, column: ColumnElement[Any] | None, kind: Kind, values: Collection[Any]
+    ) -> ColumnElement[bool]:
+        """Return the condition that the column has one of the values; False is also what was never set."""
+        null = any(one is None or one is False for one in values)
+        if column is None:
+            return true() if null else false()
+        alternatives: list[ColumnElement[bool]] = [self.null(column)] if null else []
+        return or_(false(), *alternatives, *self.equal(column, kind, values))
 
+    def none_of(
+        self, column: ColumnElement[Any] | None, kind: Kind, values: Collection[Any]
+    ) -> ColumnElement[bool]:
+        """NULL is neither equal nor unequal to a value, as in SQL; but never set is not True."""
+        is_false = any(one is None or one is False for one in values)
+        null = not values or (any(one is True for one in values) and not is_false)
+        if column is None:
+            return true() if null else false()
+        conditions: list[ColumnElement[bool]] = [] if null else [not_(self.null(column))]
+        for equal in self.equal(column, kind, values):
+            conditions.append(or_(equal.is_(None), not_(equal)))
+        return and_(true(), *conditions)
 
-def _none_of(column: ColumnElement[Any] | None, kind: Kind, values: Collection[Any]) -> ColumnElement[bool]:
-    """NULL is neither equal nor unequal to a value, as in SQL; but never set is not True."""
-    is_false = any(one is None or one is False for one in values)
-    null = not values or (any(one is True for one in values) and not is_false)
-    if column is None:
-        return true() if null else false()
-    conditions: list[ColumnElement[bool]] = [] if null else [column.is_not(None)]
-    for subject, operands in _by_subject(column, kind, values):
-        conditions.append(or_(subject.is_(None), subject.notin_(operands)))
-    return and_(true(), *conditions)
+    def null(self, column: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Return the condition that a document has no value there."""
+        return column.is_(None)
+
+    def equal(
+        self, column: ColumnElement[Any], kind: Kind, values: Iterable[Any]
+    ) -> list[ColumnElement[bool]]:
+        """Return conditions of which one holds when the column has one of the values, None among them left out."""
+        return [subject.in_(operands) for subject, operands in _by_subject(column, kind, values)]
+
+    def ordered(
+        self, column: ColumnElement[Any], kind: Kind, operator: str, value: Any
+    ) -> ColumnElement[bool]:
+        """Return the condition that a column is on this side of the value."""
+        ((subject, (operand,)),) = _by_subject(column, kind, [value])
+        clause: ColumnElement[bool] = subject.op(operator, is_comparison=True)(operand)
+        return clause
+
+    def text(
+        self,
+        column: ColumnElement[Any],
+        kind: Kind,  # noqa: ARG002 - others read each kind in its own way
+        operator: str,
+        value: str,
+    ) -> ColumnElement[bool]:
+        """Return the condition that a column is like a text."""
+        if operator == "startswith":
+            return column.startswith(value, autoescape=True)
+        if operator == "endswith":
+            return column.endswith(value, autoescape=True)
+        clause: ColumnElement[bool] = getattr(column, operator)(value)
+        return clause
 
 
 def _by_subject(
@@ -141,29 +182,14 @@ def _by_subject(
     plain, times = [], []
     for value in values:
         if kind != "datetime" and isinstance(value, date):
-            times.append(_operand(value, kind))
+            times.append(operand(value, kind))
         elif value is not None:
-            plain.append(_operand(value, kind))
+            plain.append(operand(value, kind))
     subjects = [(column, plain), (getattr(func, TIME_FUNCTION)(column), times)]
     return [(subject, operands) for subject, operands in subjects if operands]
 
 
-def _ordered(column: ColumnElement[Any], kind: Kind, operator: str, value: Any) -> ColumnElement[bool]:
-    ((subject, (operand,)),) = _by_subject(column, kind, [value])
-    clause: ColumnElement[bool] = subject.op(operator, is_comparison=True)(operand)
-    return clause
-
-
-def _text_clause(column: ColumnElement[Any], operator: str, value: str) -> ColumnElement[bool]:
-    if operator == "startswith":
-        return column.startswith(value, autoescape=True)
-    if operator == "endswith":
-        return column.endswith(value, autoescape=True)
-    clause: ColumnElement[bool] = getattr(column, operator)(value)
-    return clause
-
-
-def _operand(value: Any, kind: Kind) -> Any:
+def operand(value: Any, kind: Kind) -> Any:
     """Return the value as the column has it."""
     if isinstance(value, date):
         return format_time(value if isinstance(value, datetime) else datetime.combine(value, time(), UTC))

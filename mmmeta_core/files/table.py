@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -14,11 +13,13 @@ from mmmeta_core.errors import ColumnError, ConfigError
 from mmmeta_core.files.file import File, warn_unknown
 from mmmeta_core.files.layout import Layout
 from mmmeta_core.files.publish import Publisher
+from mmmeta_core.files.reading import reading
 from mmmeta_core.sources import Sources
 from mmmeta_core.types import Key, Kind, Row, is_key
 
 if TYPE_CHECKING:
     import dataset
+    from sqlalchemy import Select, Table
 
 _REFUSED: Final = frozenset({"drop", "drop_column", "create_column", "create_column_by_example"})
 
@@ -51,10 +52,7 @@ class Files:
         self._config = config
         self._publisher = publisher
         self._sources = sources
-        self._lock = threading.Lock()
-        self._database: dataset.Database | None = None
-        self._table: dataset.Table | None = None
-        self._version = -1
+        self._reading = reading(state)
 
     def configure(self, config: Config, publisher: Publisher) -> None:
         """Follow settings that have changed, as a pull may bring them."""
@@ -79,18 +77,14 @@ class Files:
         `where={"deleted": True}`: for columns that are called as an argument is. Columns may be saved while this is
         iterated. Raises `ConfigError` for an operator that does not exist, or for a value that it can't take.
         """
-        table = self.table
-        mappings, plain = _split(clauses)
         arguments = {name: filters.pop(name) for name in _ARGUMENTS if name in filters}
-        arguments["order_by"] = list(self._orderings(table, arguments.get("order_by")))
-        conditions = self._where(table, [*mappings, where or {}, filters], deleted)
-        with closing(table.find(*plain, *conditions, **arguments)) as found:
-            if found.result_proxy is None:
-                return
-            layout = Layout(found.keys, self._state.kinds())
-            parts = (self._state, self._config, self._sources)
-            step = arguments.get("_step", _STEP)
-            for rows in found.result_proxy.partitions(step) if step else [found.result_proxy.fetchall()]:
+        step = arguments.get("_step", _STEP)
+        query = self._query(clauses, [where or {}, filters], deleted, arguments)
+        names, found = self._reading.rows(query, step, arguments.get("_limit"))
+        layout = Layout(names, self._state.kinds())
+        parts = (self._state, self._config, self._sources)
+        with closing(found):
+            for rows in found:
                 for row in rows:
                     yield File(row, layout, *parts)
 
@@ -110,9 +104,7 @@ class Files:
         **filters: Any,
     ) -> int:
         """Return the number of documents that match."""
-        table = self.table
-        mappings, plain = _split(clauses)
-        return int(table.count(*plain, *self._where(table, [*mappings, where or {}, filters], deleted)))
+        return self._count(*self._asked(clauses, [where or {}, filters], deleted))
 
     def explain(
         self,
@@ -121,30 +113,13 @@ class Files:
         deleted: bool | None = False,
         **filters: Any,
     ) -> list[str]:
-        """Return how `find` with the same arguments would go about it, a step a line, in SQLite's words.
+        """Return how `find` with the same arguments would go about it, a step a line, in the database's words.
 
-        SEARCH … USING INDEX looks at the documents that may match, SCAN at all: `create_index(["column"])` helps then.
+        SQLite's SEARCH … USING INDEX and PostgreSQL's Index Scan look at the documents that may match, SCAN and Seq Scan
+        at all: `create_index(["column"])` helps then.
         """
-        table = self.table
-        mappings, plain = _split(clauses)
-        orderings = list(self._orderings(table, filters.pop("order_by", None)))
         arguments = {name: filters.pop(name) for name in _ARGUMENTS if name in filters}
-        conditions = self._where(table, [*mappings, where or {}, filters], deleted)
-        columns = table.table.c
-        query = (
-            table.table.select()
-            .where(*plain, *conditions)
-            .order_by(
-                *(columns[name[1:]].desc() if name.startswith("-") else columns[name] for name in orderings)
-            )
-            .limit(arguments.get("_limit"))
-            .offset(arguments.get("_offset", 0))
-        )
-        connection = table.db.executable
-        statement = query.compile(connection, compile_kwargs={"render_postcompile": True})
-        values = tuple(statement.params[name] for name in statement.positiontup or ())
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
-        return [str(row[-1]) for row in plan]
+        return self._reading.plan(self._query(clauses, [where or {}, filters], deleted, arguments))
 
     def distinct(
         self,
@@ -154,20 +129,27 @@ class Files:
         **filters: Any,
     ) -> Iterator[Row]:
         """Yield the distinct values of these columns, as dicts, in order; clauses may be among the `columns`."""
-        table = self.table
+        from sqlalchemy import select
+
         arguments = {name: filters.pop(name) for name in ("_limit", "_offset") if name in filters}
         names = [column for column in columns if isinstance(column, str)]
-        mappings, clauses = _split(column for column in columns if not isinstance(column, str))
-        conditions = [*clauses, *self._where(table, [*mappings, where or {}, filters], deleted)]
+        clauses = [column for column in columns if not isinstance(column, str)]
+        table, conditions = self._asked(clauses, [where or {}, filters], deleted)
         found = {name: self._column(table, name) for name in names}
-        there = list(dict.fromkeys(column.key for column in found.values() if column is not None))
-        if names and not there:
-            yield from ([dict.fromkeys(names)] if table.count(*conditions) else [])
+        there = {column.key: column for column in found.values() if column is not None}
+        if not there:
+            yield from ([dict.fromkeys(names)] if names and self._count(table, conditions) else [])
             return
-        layout = Layout(there, self._state.kinds())
-        for row in table.distinct(*there, *conditions, **arguments):
-            values = layout.decode([row[name] for name in there])
-            yield {name: None if column is None else values[column.key] for name, column in found.items()}
+        query = select(*there.values()).distinct().where(*conditions)
+        query = query.order_by(
+            *(part for one in there.values() for part in self._reading.ordering(one, descending=False))
+        )
+        query = query.limit(arguments.get("_limit")).offset(arguments.get("_offset", 0))
+        layout = Layout(list(there), self._state.kinds())
+        with closing(self._reading.rows(query, _STEP)[1]) as pages:
+            for row in (row for rows in pages for row in rows):
+                values = layout.decode(row)
+                yield {name: None if column is None else values[column.key] for name, column in found.items()}
 
     def get(self, key: Key) -> File | None:
         """Return the document with this key, also a soft-deleted one, or None."""
@@ -247,19 +229,19 @@ class Files:
         """
         from sqlalchemy import func, select
 
-        table = self.table
+        table = self.table.table
         found = self._column(table, column)
         if found is None:
             return []
-        day = func.substr(found, 1, 10)
+        day = self._reading.day(found).label("day")
         query = (
-            select(day, func.count())
-            .where(found.is_not(None), table.table.c["__deleted_at"].is_(None))
+            select(day, func.count().label("count"))
+            .where(found.is_not(None), table.c["__deleted_at"].is_(None))
             .group_by(day)
             .order_by(day.desc())
             .limit(days)
         )
-        rows = table.db.executable.execute(query).fetchall()
+        rows = [row for some in self._reading.rows(query, None)[1] for row in some]
         return [(str(name), int(count)) for name, count in reversed(rows)]
 
     def kinds(self, columns: Sequence[str] | None = None) -> dict[str, Kind]:
@@ -320,43 +302,11 @@ class Files:
     @property
     def table(self) -> dataset.Table:
         """The dataset table underneath, as the database is now. Its rows are raw."""
-        import dataset
-        from sqlalchemy import event
-        from sqlalchemy.pool import NullPool
-
-        from mmmeta_core.files.filters import TIME_FUNCTION, time_text
-
-        version = self._state.schema_version()
-        with self._lock:
-            if self._database is None:
-                pragmas = [f"PRAGMA {name}={value}" for name, value in self._state.pragmas.items()]
-                self._database = dataset.connect(
-                    self._state.url,
-                    ensure_schema=False,
-                    sqlite_wal_mode=False,  # the pragmas say it where it is so
-                    on_connect_statements=pragmas,
-                    # dataset keeps a connection for each thread; a pool would limit how many threads there can be.
-                    engine_kwargs={"connect_args": {"timeout": 60}, "poolclass": NullPool},
-                )
-                event.listen(
-                    self._database.engine,
-                    "connect",
-                    lambda connection, _: connection.create_function(
-                        TIME_FUNCTION, 1, time_text, deterministic=True
-                    ),
-                )
-            if self._table is None or self._version != version:
-                fresh = dataset.Table(self._database, "files")
-                fresh.columns  # noqa: B018 - looked at here, or two threads would each have columns of their own
-                self._table, self._version = fresh, version
-            return self._table
+        return self._reading.table
 
     def close(self) -> None:
         """Close the database; the next use opens it again."""
-        with self._lock:
-            if self._database is not None:
-                self._database.close()
-            self._database = self._table = None
+        self._reading.close()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -368,11 +318,48 @@ class Files:
         return getattr(self.table, name)
 
     def __repr__(self) -> str:
-        return f"<Files {len(self)} in {self._state.path}>"
+        return f"<Files {len(self)} in {self._state.name}>"
 
-    def _column(self, table: dataset.Table, name: str) -> Any:
+    def _asked(
+        self, clauses: Iterable[Any], filters: Iterable[Mapping[str, Any]], deleted: bool | None
+    ) -> tuple[Table, list[Any]]:
+        """Return the table, and the conditions that clauses and filters are."""
+        from mmmeta_core.files.filters import translate
+
+        table = self.table.table
+        mappings, plain = _split(clauses)
+        given = [one for one in (*mappings, *filters) if one]
+        if deleted is not None and not any("__deleted_at" in one for one in given):
+            given.append({"__deleted_at": {"not": None} if deleted else None})
+        kinds, terms = self._state.kinds(), self._reading.terms
+        asked = [
+            clause
+            for one in given
+            for clause in translate(one, lambda name: self._column(table, name), kinds, terms)
+        ]
+        return table, [*plain, *asked]
+
+    def _query(
+        self,
+        clauses: Iterable[Any],
+        filters: Iterable[Mapping[str, Any]],
+        deleted: bool | None,
+        arguments: Mapping[str, Any],
+    ) -> Select[Any]:
+        table, conditions = self._asked(clauses, filters, deleted)
+        orderings = list(self._orderings(table, arguments.get("order_by")))
+        query = table.select().where(*conditions)
+        query = query.limit(arguments.get("_limit")).offset(arguments.get("_offset", 0))
+        return query.order_by(*orderings) if orderings else query
+
+    def _count(self, table: Table, conditions: Iterable[Any]) -> int:
+        from sqlalchemy import func, select
+
+        return self._reading.number(select(func.count()).select_from(table).where(*conditions))
+
+    def _column(self, table: Table, name: str) -> Any:
         """Return the column that is meant, whatever its case; None, and a warning, when there is none."""
-        columns = table.table.c
+        columns = table.c
         if name in columns:
             return columns[name]
         for column in columns:
@@ -381,26 +368,11 @@ class Files:
         warn_unknown(self._state, name, self.columns)
         return None
 
-    def _orderings(self, table: dataset.Table, order_by: str | Sequence[str] | None) -> Iterator[str]:
+    def _orderings(self, table: Table, order_by: str | Sequence[str] | None) -> Iterator[Any]:
         for ordering in [order_by] if isinstance(order_by, str) else order_by or ():
             column = self._column(table, ordering.lstrip("-"))
             if column is not None:
-                yield f"-{column.key}" if ordering.startswith("-") else column.key
-
-    def _where(
-        self, table: dataset.Table, filters: Sequence[Mapping[str, Any]], deleted: bool | None
-    ) -> list[Any]:
-        from mmmeta_core.files.filters import translate
-
-        given = [one for one in filters if one]
-        if deleted is not None and not any("__deleted_at" in one for one in given):
-            given.append({"__deleted_at": {"not": None} if deleted else None})
-        kinds = self._state.kinds()
-        return [
-            clause
-            for one in given
-            for clause in translate(one, lambda name: self._column(table, name), kinds)
-        ]
+                yield from self._reading.ordering(column, descending=ordering.startswith("-"))
 
 
 def _split(clauses: Iterable[Any]) -> tuple[list[Mapping[str, Any]], list[Any]]:

@@ -20,7 +20,7 @@ from mmmeta_core.atomic import fsync_file, fsync_folder, temporary
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.columns import STATE_RESCUED, Columns, column_name, fold
 from mmmeta_core.database.sqlite import chunks, quote
-from mmmeta_core.database.state import State
+from mmmeta_core.database.sqlite_state import SqliteState
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.legacy.catalog import published_columns, reason_of
 from mmmeta_core.legacy.layout import (
@@ -84,7 +84,7 @@ def convert_state(
                 "first (docs/upgrade.md says what to do where there never was one)"
             )
         run = _Run(old, version, catalog, published_columns(paths))
-        with closing(State(draft, catalog.unique)) as state:
+        with closing(SqliteState(draft, catalog.unique)) as state:
             run.write(state)
         fsync_file(draft)
         keep(source, folder)
@@ -121,7 +121,7 @@ class _Run:
         self.kinds |= dict.fromkeys(self.booleans, "boolean")
         self.documents = self.missing = self.shared = 0
 
-    def write(self, state: State) -> None:
+    def write(self, state: SqliteState) -> None:
         """Write today's state: the client's columns first, so that none of them becomes the publisher's."""
         columns = Columns({}, taken=[self.unique])
         for name in self.own:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmmeta_core.config import Config
-from mmmeta_core.database.state import State
+from mmmeta_core.database.sqlite_state import SqliteState
 from mmmeta_core.errors import DocumentError
 from mmmeta_core.files import File, Folder
 from mmmeta_core.paths import Paths
@@ -20,7 +20,7 @@ class Again:
 
     def __init__(self, paths: Paths, state_db: Path, sources: Sources) -> None:
         self._config = Config.load(paths.config)
-        self._state = State(state_db, self._config.unique)
+        self._state = SqliteState(state_db, self._config.unique)
         self._sources = sources
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, STATE_BOOKKEEPING, column_name
 from mmmeta_core.database.sqlite import atomic, quote, table_columns
-from mmmeta_core.database.state import State
+from mmmeta_core.database.sqlite_state import SqliteState
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.paths import Paths
 from mmmeta_core.repair.aside import check_unused, database_copy, database_draft, keep_aside, take_place
@@ -68,7 +68,7 @@ def salvage(paths: Paths, state_db: Path) -> str:
         catalog = stack.enter_context(open_catalog(paths.meta, config.unique, max_columns=config.max_columns))
         copy = stack.enter_context(database_copy(aside, state_db.parent))
         draft = stack.enter_context(database_draft(state_db.parent))
-        fresh = State(draft, config.unique)
+        fresh = SqliteState(draft, config.unique)
         try:
             fresh.merge(catalog.path)
             fresh.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -77,7 +77,7 @@ def salvage(paths: Paths, state_db: Path) -> str:
         finally:
             fresh.close()
         take_place(draft, state_db)
-        state = State(state_db, config.unique)
+        state = SqliteState(state_db, config.unique)
         try:
             updating.update(catalog, state, Store(paths.store), paths.root)
         finally:
@@ -100,7 +100,7 @@ def _said(done: _Salvaged, aside: Path) -> str:
 
 
 class _Salvage:
-    def __init__(self, old: sqlite3.Connection, fresh: State, catalog: Catalog) -> None:
+    def __init__(self, old: sqlite3.Connection, fresh: SqliteState, catalog: Catalog) -> None:
         self.old = old
         self.fresh = fresh
         self.connection = fresh.connection

@@ -12,7 +12,7 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, STATE_BOOKKEEPING
 from mmmeta_core.database.sqlite import atomic, quote, table_columns
-from mmmeta_core.database.state import State
+from mmmeta_core.database.sqlite_state import SqliteState
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.paths import Paths
 from mmmeta_core.store import Store
@@ -38,7 +38,7 @@ def mend(paths: Paths, state_db: Path) -> str:
     config = Config.load(paths.config)
     if not paths.meta.exists():
         raise CatalogError("there is no catalog to take it from")
-    state = State(state_db, config.unique)
+    state = SqliteState(state_db, config.unique)
     try:
         with open_catalog(paths.meta, config.unique, max_columns=config.max_columns) as catalog:
             with atomic(state.connection) as connection:
