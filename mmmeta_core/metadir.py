@@ -91,7 +91,7 @@ class Metadir:
         self._generates = bool(root)
         self._replica = sync.Replica(self.paths)
         self._place = place(state_db or os.environ.get("MMMETA_STATE_DB") or self.paths.state)
-        self._old = Conversion(self._replica, self._state_file or self.paths.state)
+        self._old = Conversion(self._replica, self._own_state_file)
         self._state: State | None = None
         self._files: Documents | None = None
         self._configured: Config | None = None
@@ -141,6 +141,16 @@ class Metadir:
     def _state_file(self) -> Path | None:
         """The file of the state db, if it is one."""
         return self._place if isinstance(self._place, Path) else None
+
+    @property
+    def _own_state_file(self) -> Path:
+        """The file of the state db, or where it would be if the state did not lie on a server."""
+        return self._state_file or self.paths.state
+
+    @property
+    def _has_state(self) -> bool:
+        """Whether there is a state db of today; on a server there always is, as soon as it is looked at."""
+        return self._state_file is None or self._old.has_state
 
     def _is_state(self, path: Path) -> bool:
         return self._state_file is not None and path.resolve() == self._state_file.resolve()
@@ -236,7 +246,7 @@ class Metadir:
             remote.check()
             blob = None
         there = blob.data.decode(errors="replace") if blob else None
-        here = self.state.merged_store().get(key) if self._old.has_state else None
+        here = self.state.merged_store().get(key) if self._has_state else None
         return Poll(key, _decoded(there), _decoded(here), changed=there != here)
 
     def remote_head(self) -> Head | None:
@@ -253,7 +263,7 @@ class Metadir:
             check_key(key)
         head = self.remote_head()
         there = head.store if head is not None else {}
-        here = self.state.merged_store() if self._old.has_state else {}
+        here = self.state.merged_store() if self._has_state else {}
         return [
             Poll(
                 key,
@@ -436,12 +446,12 @@ class Metadir:
             there, documents = open_remote(self.path), 0
         depth = Depth(documents, downloads, hashes, deep)
         if not repair:
-            return verify(self.paths, self._state_file, there, depth, progress)
+            return verify(self.paths, self._own_state_file, there, depth, progress)
         from mmmeta_core.repair import Site
         from mmmeta_core.repair import repair as mend
 
         self.close()
-        site = Site(self.paths, self._state_file, there, self._sources)
+        site = Site(self.paths, self._own_state_file, there, self._sources)
         if dry_run:
             return mend(site, depth, dry_run=True, progress=progress)
         with self._locked():
@@ -517,7 +527,7 @@ class Metadir:
 
     def due_again(self, mark: str = "imported") -> int:
         """Return how many documents that a pipeline failed at may be tried again by now."""
-        return Work(self.state, mark).due_again() if self._old.has_state else 0
+        return Work(self.state, mark).due_again() if self._has_state else 0
 
     def retry_failed(self, mark: str = "imported") -> int:
         """Make a pipeline's failed documents due at once; return how many."""
@@ -589,7 +599,7 @@ class Metadir:
     def _pipelines(self) -> Iterator[Pipeline]:
         from mmmeta_core.process import due_count
 
-        if self._state_file is not None and not self._state_file.exists():
+        if not self._has_state:
             return
         for tally in tallies(self.state):
             due = due_count(self.state, self.files, tally.mark, tally.settings)

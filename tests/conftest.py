@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import boto3
 import pytest
-from postgres import Postgres, running
+from postgres import ON_POSTGRES, Postgres, running
 
 HERE = Path(__file__).parent
 
@@ -35,9 +35,6 @@ S3_ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-
-ON_POSTGRES = os.environ.get("MMMETA_TEST_STATE") == "postgresql"
-"""Whether each metadir's state is to lie on a PostgreSQL server: make test-postgres."""
 
 Scrape: TypeAlias = Callable[..., Path]
 

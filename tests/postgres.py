@@ -15,12 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ON_POSTGRES = os.environ.get("MMMETA_TEST_STATE") == "postgresql"
+"""Whether each metadir's state is to lie on a PostgreSQL server: make test-postgres."""
+
 _DEBIAN = Path("/usr/lib/postgresql")
 
 
 def programs() -> Path:
     """The folder of the newest server's programs: Debian keeps them off the PATH."""
-    found = sorted(_DEBIAN.glob("*/bin/postgres"), key=lambda path: [int(n) for n in re.findall(r"\d+", str(path))])
+    found = sorted(
+        _DEBIAN.glob("*/bin/postgres"), key=lambda path: [int(n) for n in re.findall(r"\d+", str(path))]
+    )
     if found:
         return found[-1].parent
     on_path = shutil.which("postgres")
@@ -39,7 +44,15 @@ class Postgres:
         if self._user:
             entry = pwd.getpwnam(self._user)
             os.chown(folder, entry.pw_uid, entry.pw_gid)
-        self._run("initdb", "--auth=trust", "--username=mmmeta", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "data")
+        self._run(
+            "initdb",
+            "--auth=trust",
+            "--username=mmmeta",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+            "data",
+        )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -47,7 +60,11 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [programs() / program, *arguments], cwd=self.folder, user=self._user, group=None, capture_output=True
+            [programs() / program, *arguments],
+            cwd=self.folder,
+            user=self._user,
+            group=None,
+            capture_output=True,
         )
         assert done.returncode == 0, done.stderr.decode()
 
@@ -62,7 +79,12 @@ class Postgres:
             "log_min_messages": "fatal",
         }
         self._server = subprocess.Popen(
-            [programs() / "postgres", "-D", "data", *(f"-c{name}={value}" for name, value in options.items())],
+            [
+                programs() / "postgres",
+                "-D",
+                "data",
+                *(f"-c{name}={value}" for name, value in options.items()),
+            ],
             cwd=self.folder,
             user=self._user,
             stdout=subprocess.DEVNULL,
@@ -90,7 +112,9 @@ class Postgres:
 @contextmanager
 def running() -> Iterator[Postgres]:
     # Not below pytest's own folder, which only its user may enter.
-    with tempfile.TemporaryDirectory(prefix="mmmeta-postgres-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="mmmeta-postgres-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
         server = Postgres(Path(folder))
         server.start()
         try:

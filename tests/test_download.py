@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -93,10 +91,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def make_due(m: Metadir) -> None:
     """Let the time go by that a failed document waits, and that a killed process holds its claims."""
-    with closing(sqlite3.connect(m.paths.state)) as database, database:
-        database.execute(
-            "UPDATE mmmeta_work SET not_before = NULL, lease_until = '2000' WHERE done_at IS NULL"
-        )
+    passed = "UPDATE mmmeta_work SET not_before = NULL, lease_until = '2000-01-01' WHERE done_at IS NULL"
+    m.state.run(lambda database: database.execute(passed))
 
 
 def errors(m: Metadir) -> dict[Any, str]:

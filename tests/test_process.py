@@ -7,13 +7,11 @@ import logging
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,8 +37,8 @@ def m(tmp_path: Path) -> Metadir:
 
 def make_due(metadir: Metadir) -> None:
     """Let the time go by that a failed document has to wait."""
-    with closing(sqlite3.connect(metadir.paths.state)) as database, database:
-        database.execute("UPDATE mmmeta_work SET not_before = '2000-01-01T00:00:00.000000+00:00'")
+    passed = "UPDATE mmmeta_work SET not_before = '2000-01-01T00:00:00.000000+00:00'"
+    metadir.state.run(lambda database: database.execute(passed))
 
 
 class Keeper:
@@ -125,10 +123,8 @@ def test_failures_wait_longer_each_time_and_are_then_set_aside(m: Metadir) -> No
     for attempt in range(1, 4):
         result = m.files.process(keeper, max_attempts=3)
         assert (result.failed, result.set_aside, result.left) == (1, int(attempt == 3), 1)
-        with closing(sqlite3.connect(m.paths.state)) as database:
-            (until,) = database.execute(
-                "SELECT not_before FROM mmmeta_work WHERE error IS NOT NULL"
-            ).fetchone()
+        asked = m.state.connection.execute("SELECT not_before FROM mmmeta_work WHERE error IS NOT NULL")
+        (until,) = asked.fetchone()
         delays.append(datetime.fromisoformat(until) - datetime.now(UTC))
         assert m.files.process(keeper, max_attempts=3).failed == 0, "not before its time"
         make_due(m)

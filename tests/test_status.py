@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -62,8 +60,8 @@ def pipelines(m: Metadir) -> dict[str, dict[str, int]]:
 
 
 def make_due(m: Metadir) -> None:
-    with closing(sqlite3.connect(m.paths.state)) as database, database:
-        database.execute("UPDATE mmmeta_work SET not_before = '2000-01-01T00:00:00.000000+00:00'")
+    passed = "UPDATE mmmeta_work SET not_before = '2000-01-01T00:00:00.000000+00:00'"
+    m.state.run(lambda database: database.execute(passed))
 
 
 def test_a_metadir_that_has_done_nothing_has_no_pipelines(m: Metadir) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import ON_POSTGRES
 
 from mmmeta_core import mmmeta
 from mmmeta_core.errors import CatalogError, LogError, ReadOnlyColumnError, RemoteNotFoundError
@@ -203,7 +204,7 @@ def test_the_state_of_another_archive_keeps_what_is_ones_own(
     publisher: Metadir, client: Metadir, tmp_path: Path
 ) -> None:
     own(client, "a", imported=True)
-    state = client.state.path
+    state = f"{client.state.url}?schema={client.state.server.schema}" if ON_POSTGRES else client.state.path
     (tmp_path / "other").mkdir()
     with mmmeta(tmp_path / "b", remote=tmp_path / "other") as other:
         other.files.insert_many({"content_hash": key, "title": "other"} for key in "ad")

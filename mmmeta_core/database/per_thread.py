@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -25,6 +26,8 @@ class PerThread(Generic[C]):
         self._local = threading.local()
         self._opened: list[tuple[threading.Thread, C]] = []
         self._lock = threading.Lock()
+        # Who forgets to close leaves nothing open.
+        weakref.finalize(self, _close, self._opened)
 
     def get(self) -> C:
         """Return this thread's own."""
@@ -32,17 +35,19 @@ class PerThread(Generic[C]):
         if connection is None:
             connection = self._local.connection = self._connect()
             with self._lock:
-                for thread, other in self._opened:
-                    if not thread.is_alive():
-                        other.close()
-                self._opened = [(thread, other) for thread, other in self._opened if thread.is_alive()]
+                gone = [(thread, other) for thread, other in self._opened if not thread.is_alive()]
+                self._opened[:] = [one for one in self._opened if one not in gone]
+                _close(gone)
                 self._opened.append((threading.current_thread(), connection))
         return connection
 
     def close(self) -> None:
         """Close those of all threads; who asks next gets a new one."""
         with self._lock:
-            for _, connection in self._opened:
-                connection.close()
-            self._opened.clear()
+            _close(self._opened)
             self._local = threading.local()
+
+
+def _close(connections: list[tuple[threading.Thread, C]]) -> None:
+    while connections:
+        connections.pop()[1].close()

@@ -33,7 +33,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from mmmeta_core.database.columns import RESCUED, STATE_RESCUED
 from mmmeta_core.database.postgres.state import Mixed
 from mmmeta_core.files.filters import TIME_FUNCTION, Terms, operand, time_text
-from mmmeta_core.types import Kind, Misfit
+from mmmeta_core.types import Kind
 
 _NUMBERS: Final = ("integer", "float", "boolean")
 _UP: Final = (">", ">=")
@@ -108,7 +108,9 @@ class PostgresTerms(Terms):
         """See `Terms.ordered`."""
         asked = operand(value, kind)
         if isinstance(asked, str) and "\0" in asked:
-            raise Misfit("a text with a NUL can't be compared")
+            # No column has one: what comes after such a text is what comes after its part before the NUL.
+            asked, operator = asked.partition("\0")[0], ">" if operator in _UP else "<="
+            value = asked
         if isinstance(value, date):
             subject = column if kind == "datetime" else _time(column) if kind == "text" else None
             found = false() if subject is None else _is(subject, operator, asked)
@@ -132,8 +134,8 @@ class PostgresTerms(Terms):
 
     def text(self, column: ColumnElement[Any], kind: Kind, operator: str, value: str) -> ColumnElement[bool]:
         """See `Terms.text`. As in SQLite, A to Z are a to z in all of these, and no character escapes another."""
-        if "\0" in value:
-            raise Misfit("a text with a NUL can't be compared")
+        if "\0" in value:  # no column has one
+            return column.is_not(None) if operator.startswith("not") else false()
         subject: ColumnElement[Any] = _text(column, kind)
         rescued = self._rescued(column)
         if rescued is not None:
@@ -175,7 +177,7 @@ class PostgresTerms(Terms):
             return None
         said = cast(self._table.c[kept], Text)
         # jsonb takes no NUL, and a case keeps the order.
-        nul = literal_column(r"'%\\u0000%'")
+        nul = literal_column(r"'%\u0000%'")
         return case((said.not_like(nul, escape="/"), cast(said, JSONB)[name]))
 
 
@@ -203,7 +205,7 @@ def _is(subject: ColumnElement[Any], operator: str, asked: Any) -> ColumnElement
 
 def _said(rescued: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return a JSON value as text, without quotes."""
-    return rescued.op("#>>")(literal_column("'{}'"))
+    return rescued.op("#>>", return_type=Text())(literal_column("'{}'"))
 
 
 def _time(subject: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from mmmeta_core.database.sqlite_state import SqliteState
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mmmeta_core.files.filters import Terms
 
-Rows = tuple[Sequence[str], Iterator[Sequence[Sequence[Any]]]]
+Rows = tuple[Sequence[str], Generator[Sequence[Sequence[Any]], None, None]]
 """The names of the columns, and the rows, some at a time."""
 
 
@@ -96,7 +96,7 @@ class SqliteReading(Reading):
         result = self.table.db.executable.execute(query)
         names = tuple(result.keys())
 
-        def some() -> Iterator[Sequence[Sequence[Any]]]:
+        def some() -> Generator[Sequence[Sequence[Any]], None, None]:
             try:
                 yield from result.partitions(step) if step else iter([result.fetchall()])
             finally:

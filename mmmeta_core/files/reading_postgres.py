@@ -43,7 +43,9 @@ class PostgresReading(Reading):
         session = self._state.connection
         if session.in_transaction or step is None or (limit is not None and limit <= step):
             cursor = session.execute_native(statement, values)
-            return [column.name for column in cursor.description or ()], iter([cursor.fetchall()])
+            return [column.name for column in cursor.description or ()], (
+                some for some in [cursor.fetchall()]
+            )
         return session.stream(statement, values, step)
 
     def number(self, query: Select[Any]) -> int:

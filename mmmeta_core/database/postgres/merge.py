@@ -176,7 +176,7 @@ class Merge:
             values, misfits = fit(dict(zip(names, raw, strict=True)), types, kinds)
             if misfits:
                 self.rescued += 1
-                mixed |= misfits.keys()
+                mixed.update(misfits)
                 said = orjson.dumps({**(orjson.loads(said) if said else {}), **misfits}).decode()
             values[RESCUED] = said
             yield [own, *(values[name] for name in columns)]

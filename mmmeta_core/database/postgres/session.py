@@ -10,7 +10,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
@@ -105,14 +105,14 @@ class Session:
 
     def stream(
         self, statement: str, values: Sequence[Any], size: int
-    ) -> tuple[list[str], Iterator[list[tuple[Any, ...]]]]:
+    ) -> tuple[list[str], Generator[list[tuple[Any, ...]], None, None]]:
         """Return the columns of a query, and its rows, so many at a time.
 
         They are of one moment, and no lock is held meanwhile: the server keeps them until they are fetched.
         """
         cursor = self.patiently(lambda: self._declared(statement, values))
 
-        def some() -> Iterator[list[tuple[Any, ...]]]:
+        def some() -> Generator[list[tuple[Any, ...]], None, None]:
             with explained(self.server.name), cursor:
                 while rows := cursor.fetchmany(size):
                     yield rows
