@@ -8,7 +8,10 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-crash test-daemon test-flips soak fuzz screenshots bench demo check dist format lint types layers clean
+ON_POSTGRES := tests/test_concurrency.py tests/test_files.py tests/test_into.py tests/test_process.py tests/test_update.py \
+    tests/test_publish.py tests/test_status.py tests/test_file.py
+
+.PHONY: run test test-postgres test-oldest test-crash test-daemon test-flips soak fuzz screenshots bench demo check dist format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -19,6 +22,10 @@ test: $(STAMP)
 # Every verb killed, interrupted and starved at some hundred points.
 test-crash: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m crash tests/crash
+
+# The tests of what clients do, with each client's state on a real PostgreSQL server: apt-get install postgresql
+test-postgres: $(STAMP)
+	MMMETA_TEST_STATE=postgresql $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ON_POSTGRES)
 
 # The oldest Dagster and pandas that pyproject.toml allows; warnings between them and newer packages are their own.
 test-oldest: $(OLDEST)/.installed

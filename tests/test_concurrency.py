@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import ON_POSTGRES
 
 from mmmeta_core import CatalogError, mmmeta
 from mmmeta_core.database import sqlite
@@ -280,6 +281,7 @@ def test_many_processes_may_be_the_first(tmp_path: Path) -> None:
     run(tmp_path / "metadir", tmp_path / "barrier", *[job] * 6)
 
 
+@pytest.mark.skipif(ON_POSTGRES, reason="of SQLite's locks")
 def test_a_lock_that_another_process_keeps_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,8 @@ def place(value: str | os.PathLike[str]) -> Place:
     if scheme not in _SCHEMES:
         driver = "; of PostgreSQL's drivers only psycopg is used" if scheme.startswith("postgres") else ""
         raise ConfigError(
-            f"the state db can be an SQLite file (a path or sqlite:///path) or on PostgreSQL, not {scheme:.40}{driver}: {_HOW}"
+            f"the state db can be an SQLite file (a path or sqlite:///path) or on PostgreSQL, "
+            f"not {scheme:.40}{driver}: {_HOW}"
         )
     return _server(text)
 

@@ -133,8 +133,8 @@ class Work:
         def take(connection: Connection) -> list[Claim]:
             names = {f"key{number}": one for number, one in enumerate(self.state.locked(keys))}
             rows = connection.execute(
-                f"SELECT {key}, __meta_last_updated, {content} FROM files "
-                f"WHERE {key} IN ({','.join(f':{name}' for name in names)}) AND {self.condition()} ORDER BY {key}",
+                f"SELECT {key}, __meta_last_updated, {content} AS content FROM files "
+                f"WHERE {key} IN ({','.join(f':{name}' for name in names)}) AND {self.condition()} ORDER BY files.{key}",
                 {**names, **self.parameters()},
             ).fetchall()
             connection.executemany(

@@ -41,13 +41,13 @@ def translate(
     filters: Mapping[str, Any],
     column: Callable[[str], ColumnElement[Any] | None],
     kinds: Mapping[str, Kind],
-    terms: Terms,
+    terms: Terms | None = None,
 ) -> list[ColumnElement[bool]]:
     """Turn keyword filters into clauses. `column` gives the table's column, or None when there is none.
 
     Raises `ConfigError` for an operator that does not exist, or for a value that it can't take.
     """
-    clauses = []
+    terms, clauses = terms or Terms(), []
     for name, condition in filters.items():
         operations = condition if isinstance(condition, Mapping) else {"=": condition}
         found = column(name)
@@ -136,10 +136,9 @@ class Terms:
         null = not values or (any(one is True for one in values) and not is_false)
         if column is None:
             return true() if null else false()
-        conditions: list[ColumnElement[bool]] = [] if null else [not_(self.null(column))]
-        for equal in self.equal(column, kind, values):
-            conditions.append(or_(equal.is_(None), not_(equal)))
-        return and_(true(), *conditions)
+        there: list[ColumnElement[bool]] = [] if null else [not_(self.null(column))]
+        others = [or_(equal.is_(None), not_(equal)) for equal in self.equal(column, kind, values)]
+        return and_(true(), *there, *others)
 
     def null(self, column: ColumnElement[Any]) -> ColumnElement[bool]:
         """Return the condition that a document has no value there."""

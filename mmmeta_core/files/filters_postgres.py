@@ -71,7 +71,7 @@ class PostgresTerms(Terms):
         ]
         times = [operand(value, kind) for value in asked if isinstance(value, date)]
         plain = [operand(value, kind) for value in asked if not isinstance(value, date)]
-        found = [
+        found: list[ColumnElement[bool]] = [
             subject.in_(operands)
             for subject, operands in self._subjects(column, kind, plain, times)
             if operands
@@ -177,7 +177,7 @@ class PostgresTerms(Terms):
             return None
         said = cast(self._table.c[kept], Text)
         # jsonb takes no NUL, and a case keeps the order.
-        nul = literal_column(r"'%\u0000%'")
+        nul: ColumnElement[str] = literal_column(r"'%\u0000%'")
         return case((said.not_like(nul, escape="/"), cast(said, JSONB)[name]))
 
 
@@ -209,7 +209,8 @@ def _said(rescued: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _time(subject: ColumnElement[Any]) -> ColumnElement[Any]:
-    return getattr(func, TIME_FUNCTION)(cast(subject, Text))
+    moment: ColumnElement[Any] = getattr(func, TIME_FUNCTION)(cast(subject, Text))
+    return moment
 
 
 def _text(column: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
@@ -217,7 +218,7 @@ def _text(column: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
     if kind == "text":
         return column
     if kind == "datetime":
-        form = literal_column(f"'{_TIME_FORM}'")
+        form: ColumnElement[str] = literal_column(f"'{_TIME_FORM}'")
         return collate(func.to_char(func.timezone(literal_column("'UTC'"), column), form), "C")
     return collate(cast(cast(column, Integer) if kind == "boolean" else column, Text), "C")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mmmeta_core.files.filters_postgres import PostgresTerms
 
-_DIALECT = PGDialect(paramstyle="numeric_dollar")
+_DIALECT = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 
 class PostgresReading(Reading):

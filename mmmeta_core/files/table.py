@@ -241,7 +241,7 @@ class Files:
             .order_by(day.desc())
             .limit(days)
         )
-        rows = [row for some in self._reading.rows(query, None)[1] for row in some]
+        rows = [row for some in self._reading.rows(cast("Select[Any]", query), None)[1] for row in some]
         return [(str(name), int(count)) for name, count in reversed(rows)]
 
     def kinds(self, columns: Sequence[str] | None = None) -> dict[str, Kind]:
@@ -391,4 +391,4 @@ _DTYPES: Final[Mapping[Kind, str | None]] = {
     "json": None,
 }
 _STEP: Final = 1_000
-_ARGUMENTS: Final = ("_limit", "_offset", "order_by", "_streamed", "_step")
+_ARGUMENTS: Final[tuple[str, ...]] = ("_limit", "_offset", "order_by", "_streamed", "_step")

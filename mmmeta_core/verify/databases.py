@@ -12,7 +12,7 @@ from typing import Final
 
 from mmmeta_core.config import Config
 from mmmeta_core.database import catalog as catalogs
-from mmmeta_core.database import state as states
+from mmmeta_core.database import sqlite_state as states
 from mmmeta_core.database.catalog import Catalog, check_catalog
 from mmmeta_core.database.sqlite import GUARDS, check_journal, get_value, table_columns
 from mmmeta_core.errors import CatalogError, ConfigError, MmmetaError, StoreError, StoreKeyError

@@ -28,6 +28,9 @@ _BOOKKEEPING: Final = ", ".join(
     f"{name} {'json' if name in (RESCUED, STATE_RESCUED) else TYPES[kind]}"
     for name, kind in {**PUBLISHED_BOOKKEEPING, **STATE_BOOKKEEPING}.items()
 )
+_DAY: Final = r"\d{4}(-\d\d-\d\d|\d{4}|-?W\d\d(-?\d)?)"
+_CLOCK: Final = r"\d\d(:?\d\d(:?\d\d([.,]\d+)?)?)?"
+_TIME: Final = rf"^{_DAY}([T ]{_CLOCK}(Z|[+-]\d\d(:?\d\d)?)?)?$"
 _STATEMENTS: Final = (
     f"CREATE TABLE files ({{key}} {_KEY} PRIMARY KEY, {_BOOKKEEPING})",
     "CREATE INDEX mmmeta_files_deleted ON files ({key}) WHERE __deleted_at IS NOT NULL",
@@ -44,9 +47,9 @@ _STATEMENTS: Final = (
     f"CREATE TABLE mmmeta_downloads (folder text NOT NULL, folded text NOT NULL, name text NOT NULL, key {_KEY} NOT NULL, "
     "PRIMARY KEY (folder, folded))",
     # The server reads more as a time than this package does, such as 'now'.
-    """CREATE OR REPLACE FUNCTION mmmeta_time(said text) RETURNS timestamptz LANGUAGE plpgsql STABLE AS $$
+    f"""CREATE OR REPLACE FUNCTION mmmeta_time(said text) RETURNS timestamptz LANGUAGE plpgsql STABLE AS $$
 BEGIN
-  IF said !~ '^\\d{4}(-\\d\\d-\\d\\d|\\d{4}|-?W\\d\\d(-?\\d)?)([T ]\\d\\d(:?\\d\\d(:?\\d\\d([.,]\\d+)?)?)?(Z|[+-]\\d\\d(:?\\d\\d)?)?)?$' THEN
+  IF said !~ '{_TIME}' THEN
     RETURN NULL;
   END IF;
   RETURN said::timestamptz;

@@ -84,7 +84,7 @@ class Session:
         return self.execute_native(*_native(statement, parameters))
 
     def execute_native(self, statement: str, values: Sequence[Any] = ()) -> RawCursor[tuple[Any, ...]]:
-        """Execute a statement whose parameters are $1, $2, …"""
+        """Execute a statement whose parameters are $1, $2 and so on."""
         if self._level:
             return self._execute(statement, values)
         return self.patiently(lambda: self._execute(statement, values))

@@ -127,9 +127,8 @@ class PostgresState(State):
 
     def now(self) -> datetime:
         """See `State.now`. It is the server's."""
-        row = self.connection.execute("SELECT clock_timestamp()").fetchone()
-        assert row is not None
-        return parse_time(row[0])
+        ((text,),) = self.connection.execute("SELECT clock_timestamp()").fetchall()
+        return parse_time(text)
 
     def same(self, one: str, other: str) -> str:
         """See `State.same`."""

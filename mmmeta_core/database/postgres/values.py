@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from mmmeta_core.types import Kind, Misfit, Sql, to_json
+from mmmeta_core.types import PLAIN_KINDS, Kind, Misfit, Sql, to_json
 
 TYPES: Final[Mapping[Kind, str]] = {
     "text": 'text COLLATE "C"',
@@ -36,10 +36,15 @@ _POINTER: Final = 18
 """Bytes that are left in the row of a value that is moved out."""
 
 
-def typed(raw: Sql, kind: Kind) -> Any:
-    """Return the raw value as its column takes it, without losing any of it. Raises `Misfit`."""
+def typed(raw: Sql, kind: Kind, said: Kind) -> Any:
+    """Return the raw value as its column takes it, without losing any of it. Raises `Misfit`.
+
+    `said` is the kind as which the value was encoded.
+    """
     if raw is None:
         return None
+    if kind != said and not {kind, said} <= PLAIN_KINDS:
+        raise Misfit(f"{said} in a column of {kind}")
     if kind == "boolean":
         return bool(raw)
     if isinstance(raw, str):
@@ -70,7 +75,7 @@ def fit(
                 rescued[name] = to_json(raw, said[name])
             continue
         try:
-            values[name] = typed(raw, kind)
+            values[name] = typed(raw, kind, said.get(name, kind))
         except Misfit:
             values[name] = None
             rescued[name] = to_json(raw, said.get(name, kind))
