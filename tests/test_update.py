@@ -168,6 +168,14 @@ def test_a_metadir_that_any_tool_copied_is_updated_from_its_log(
         assert (row(m, "a")["title"], row(m, "a")["imported"]) == ("new", True)
 
 
+@pytest.mark.parametrize("columns", [94, 95, 96, 97])
+def test_a_document_may_have_any_number_of_columns(client: Metadir, publisher: Metadir, columns: int) -> None:
+    """Values are looked at a hundred columns at a time, bookkeeping among them."""
+    publisher.files.insert({"content_hash": "wide", **{f"n{at}": at for at in range(columns)}})
+    publisher.push()
+    assert client.sync().updated.added == 1
+
+
 def test_a_damaged_segment_is_named_and_changes_nothing(
     publisher: Metadir, client: Metadir, remote: Path
 ) -> None:

@@ -187,7 +187,7 @@ def check_documents(
 def _flaws(unique: str, columns: Iterable[tuple[str, Kind]]) -> Iterator[str]:
     """Yield SQL conditions that hold for rows that mmmeta never writes."""
     yield f"NOT mmmeta_is_key(m.{quote(unique)})"
-    texts = []
+    texts = ["''"]  # a number alone would stay one
     for name, kind in columns:
         column = f"m.{quote(name)}"
         texts.append(f"coalesce({column},'')")

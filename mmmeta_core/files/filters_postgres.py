@@ -175,10 +175,11 @@ class PostgresTerms(Terms):
             kept = STATE_RESCUED
         else:
             return None
-        said = cast(self._table.c[kept], Text)
-        # jsonb takes no NUL, and a case keeps the order.
-        nul: ColumnElement[str] = literal_column(r"'%\u0000%'")
-        return case((said.not_like(nul, escape="/"), cast(said, JSONB)[name]))
+        # jsonb takes no NUL; what it is replaced by leaves every text that JSON can have one of JSON.
+        nul: ColumnElement[str] = literal_column(r"'\u0000'")
+        instead: ColumnElement[str] = literal_column(r"'\ufffd'")
+        said = func.replace(cast(self._table.c[kept], Text), nul, instead)
+        return cast(said, JSONB)[name]
 
 
 def _rescued_is(rescued: ColumnElement[Any], operator: str, value: Any, asked: Any) -> ColumnElement[bool]:

@@ -74,7 +74,8 @@ class Session:
         except psycopg.Error as error:
             raise explanation(error, server.name) from error
         try:
-            prepare(self)
+            with explained(server.name):
+                prepare(self)
         except BaseException:
             self._connection.close()
             raise
