@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -189,6 +187,8 @@ def flatten(document: Mapping[str, Any], max_depth: int = 32) -> dict[str, Any]:
 
 def sha1(path: Path) -> str:
     """Return the hexadecimal SHA-1 of the file's bytes, the usual `content_hash`. Raises OSError."""
+    import hashlib
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
 
@@ -222,6 +222,8 @@ def _too_deep(max_depth: int) -> str:
 
 def _exact(data: bytes) -> dict[str, Any]:
     """Read valid JSON again, slower: orjson makes rounded floats of integers beyond 64 bits."""
+    import json
+
     document: dict[str, Any] = json.loads(data)
     return document
 
