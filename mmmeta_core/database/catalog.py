@@ -79,7 +79,12 @@ CREATE TABLE IF NOT EXISTS mmmeta_local (key TEXT PRIMARY KEY, value) WITHOUT RO
 _SCRUB: Final = "scrub"
 """The private note that documents were purged and the file is to be rewritten."""
 _PRIVATE_TABLES: Final = ("mmmeta_pending", "mmmeta_local")
-_PRAGMAS: Final = {"journal_mode": "DELETE", "synchronous": "FULL", "secure_delete": "ON"}
+_PRAGMAS: Final = {
+    "journal_mode": "DELETE",
+    "synchronous": "FULL",
+    "secure_delete": "ON",
+    "cache_size": "-32768",  # KiB: what does not fit is written, and flushed, before its transaction ends
+}
 
 INHERITED: Final = "inherited"
 """The private note of a catalog that was converted: the columns that an older version of mmmeta had, a JSON list."""
@@ -247,18 +252,19 @@ class Catalog:
 
     def _stage(self, changes: list[Change], now: str, staged: Staged, restores: Collection[str]) -> None:
         present = rows_by_key(self.connection, self.unique, list({change.key for change in changes}))
+        kinds = self._all_kinds() if present else {}
         written: dict[Key, Row] = {}
         bases: dict[Key, str | None] = {}
         for key, values in changes:
             row = present.get(key)
-            if _is_purged(row) and values.get("__deleted_reason") != PURGED:
-                staged.purged += 1
-                continue
             if row is None:
                 fresh = {self.unique: key, **values, "__meta_added": now, "__meta_last_updated": now}
                 written[key] = present[key] = fresh
                 bases[key] = None
                 staged.added += 1
+                continue
+            if _is_purged(row) and values.get("__deleted_reason") != PURGED:
+                staged.purged += 1
                 continue
             changed = {name: value for name, value in values.items() if not same(row.get(name), value)}
             restored = row.get("__deleted_at") is not None and row.get("__deleted_reason") in restores
@@ -268,7 +274,7 @@ class Catalog:
                 staged.unchanged += 1
                 continue
             if key not in bases:
-                bases[key] = None if key in written else self._base(row)
+                bases[key] = None if key in written else _base(row, kinds)
             changed["__meta_last_updated"] = now
             row.update(changed)
             written[key] = {**written.get(key, {self.unique: key}), **changed}
@@ -278,11 +284,6 @@ class Catalog:
         self.connection.executemany(
             "INSERT INTO mmmeta_pending (key, base) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", bases.items()
         )
-
-    def _base(self, row: Row) -> str:
-        kinds = self._all_kinds()
-        kept = {name: to_json(row[name], kind) for name, kind in kinds.items() if row.get(name) is not None}
-        return orjson.dumps(kept).decode()
 
     # --- what an older version had
 
@@ -737,7 +738,7 @@ def _drop(connection: sqlite3.Connection) -> None:
 
 
 def _create(connection: sqlite3.Connection, unique: str) -> None:
-    for statement in _statements(_SCHEMA.format(key=quote(unique))):
+    for statement in _statements(_SCHEMA.format(key=quote(unique)) + _PRIVATE_SCHEMA):
         connection.execute(statement)
     set_values(connection, "mmmeta_info", {"unique": unique, "revision": 0})
 
@@ -760,6 +761,12 @@ def _fit_anew(row: Row, kinds: Mapping[str, Kind], columns: Columns) -> Row:
         **fitted.row,
         RESCUED: kept.rescued_json(),
     }
+
+
+def _base(row: Row, kinds: Mapping[str, Kind]) -> str:
+    """Return a published row in the log's JSON form."""
+    kept = {name: to_json(row[name], kind) for name, kind in kinds.items() if row.get(name) is not None}
+    return orjson.dumps(kept).decode()
 
 
 def _is_purged(row: Mapping[str, Any] | None) -> bool:

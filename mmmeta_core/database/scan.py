@@ -77,6 +77,7 @@ class Scan:
         self.connection = connection
         self.path = path
         self._shapes: dict[tuple[str, ...], int] = {}
+        self._columns: dict[int, frozenset[str]] = {}
 
     def begin(self, root: Path, settings: str) -> None:
         """Forget what does not hold for this root; look at every file again when `settings` differ from last time."""
@@ -136,6 +137,16 @@ class Scan:
             )
             yield from map(Seen._make, rows.fetchall())
 
+    def paths_with_keys(self, keys: Iterable[Key]) -> Iterator[tuple[Key, str]]:
+        """Yield key and path of the readable files that have one of these keys."""
+        for some in chunks(keys):
+            rows = self.connection.execute(
+                f"SELECT key, folder, name FROM sources WHERE key IN ({','.join('?' * len(some))}) AND problem IS NULL",
+                some,
+            )
+            for key, folder, name in rows.fetchall():
+                yield key, f"{folder}/{name}" if folder else name
+
     def sources(self) -> Iterator[Seen]:
         """Yield all readable files, in the order of their paths."""
         rows = self.connection.cursor().execute(
@@ -192,8 +203,15 @@ class Scan:
 
     def shape(self, number: int | None) -> frozenset[str]:
         """Return the columns of a shape; none for one that isn't known."""
-        row = self.connection.execute("SELECT columns FROM shapes WHERE id = ?", (number,)).fetchone()
-        return frozenset(orjson.loads(row[0])) if row else frozenset()
+        if number is None:
+            return frozenset()
+        known = self._columns.get(number)
+        if known is None:
+            if len(self._columns) >= _KNOWN_SHAPES:
+                self._columns.clear()
+            row = self.connection.execute("SELECT columns FROM shapes WHERE id = ?", (number,)).fetchone()
+            known = self._columns[number] = frozenset(orjson.loads(row[0])) if row else frozenset()
+        return known
 
 
 @contextmanager
