@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from mmmeta_core.config import Config
-from mmmeta_core.database.catalog import Catalog, Change
+from mmmeta_core.database.catalog import Catalog, Change, Staged
 from mmmeta_core.database.columns import RESCUED, Columns
 from mmmeta_core.database.scan import RACY, Scan, Seen
 from mmmeta_core.database.sqlite import CHUNK, atomic, chunks
@@ -316,7 +316,7 @@ class _Run:
                 if before is not None and before.key is not None and before.key != change.key:
                     self.contested.add(before.key)
             seen.append(self._seen(read))
-        self._stage(changes)
+        self._count(self.catalog.stage_within(changes, self.columns, restores=_COMES_BACK))
         # A contested file is noted as still to be read, until its key is settled: this run may be killed before.
         if self.contested:
             self.unsettled += [one for one in seen if one.key in self.contested]
@@ -348,8 +348,7 @@ class _Run:
             row.setdefault(name, None)
         return Change(key, row), shape
 
-    def _stage(self, changes: list[Change]) -> None:
-        staged = self.catalog.stage(changes, self.columns, restores=_COMES_BACK)
+    def _count(self, staged: Staged) -> None:
         self.counts.added += staged.added
         self.counts.updated += staged.updated
         self.counts.restored += staged.restored
@@ -383,8 +382,9 @@ class _Run:
                 change = self._read(_Look(entry, seen)).change
                 if change is not None and change.key == key:
                     changes.append(change)
-            self._stage(changes)
-        self.scan.remember(self.unsettled)
+            self._count(self.catalog.stage(changes, self.columns, restores=_COMES_BACK))
+        with atomic(self.scan.connection):
+            self.scan.remember(self.unsettled)
 
     # --- delete
 

@@ -78,6 +78,8 @@ CREATE TABLE IF NOT EXISTS mmmeta_local (key TEXT PRIMARY KEY, value) WITHOUT RO
 """
 _SCRUB: Final = "scrub"
 """The private note that documents were purged and the file is to be rewritten."""
+_UNPURGED: Final = "unpurged"
+"""The private note of the digest of the revision as of which no document was purged."""
 _PRIVATE_TABLES: Final = ("mmmeta_pending", "mmmeta_local")
 _PRAGMAS: Final = {
     "journal_mode": "DELETE",
@@ -236,18 +238,27 @@ class Catalog:
         that were soft-deleted for a reason in `restores` are restored. One transaction; idempotent: what already
         is so stays untouched. Of several changes to a document all are made, in order.
         """
+        with atomic(self.connection):
+            return self.stage_within(changes, columns, restores=restores)
+
+    def stage_within(
+        self, changes: Iterable[Change], columns: Columns | None = None, *, restores: Collection[str] = ()
+    ) -> Staged:
+        """Do what `stage` does within the caller's transaction, which has to end if this fails.
+
+        Without a savepoint of its own, for which SQLite would copy each page that is written.
+        """
         staged = Staged()
         now = format_time(utcnow())
-        with atomic(self.connection):
-            if columns is not None:
-                self._take_kinds(columns)
-                self._add_columns(columns.added, revision=None)
-                columns.added.clear()
-            inherited = self.is_inherited
-            for some in chunks(changes):
-                if inherited:
-                    self._take_keys(change.key for change in some)
-                self._stage(some, now, staged, restores)
+        if columns is not None:
+            self._take_kinds(columns)
+            self._add_columns(columns.added, revision=None)
+            columns.added.clear()
+        inherited = self.is_inherited
+        for some in chunks(changes):
+            if inherited:
+                self._take_keys(change.key for change in some)
+            self._stage(some, now, staged, restores)
         return staged
 
     def _stage(self, changes: list[Change], now: str, staged: Staged, restores: Collection[str]) -> None:
@@ -394,11 +405,17 @@ class Catalog:
         return deleted
 
     def purged(self) -> list[Key]:
-        """Return the documents that were purged."""
+        """Return the documents that were purged. Looks at all of them once a revision, and not at all where there are none."""
+        digest = self.position.digest
+        if self.local(_UNPURGED) == digest:
+            return []
         rows = self.connection.execute(
             f"SELECT {self.quoted_key} FROM files WHERE __deleted_reason = ?", (PURGED,)
         )
-        return [key for (key,) in rows]
+        keys: list[Key] = [key for (key,) in rows]
+        if not keys:
+            self.set_local(**{_UNPURGED: digest})
+        return keys
 
     def blank(self, keys: Iterable[Key]) -> None:
         """Empty the columns of these documents and mark them as purged, so that no byte of what they held is left.
@@ -409,6 +426,7 @@ class Catalog:
         emptied = ",".join(f"{quote(name)} = NULL" for name in names)
         held = " OR ".join(f"{quote(name)} IS NOT NULL" for name in names)
         with atomic(self.connection) as connection:
+            set_values(connection, "mmmeta_local", {_UNPURGED: None})
             cursor = connection.executemany(
                 f"UPDATE files SET {emptied}, __deleted_at = coalesce(__deleted_at, ?), __deleted_reason = ? "
                 f"WHERE {self.quoted_key} = ? AND ({held})",
@@ -422,6 +440,7 @@ class Catalog:
         now, emptied = format_time(utcnow()), {**dict.fromkeys(self.kinds()), RESCUED: None}
         staged = 0
         with atomic(self.connection):
+            set_values(self.connection, "mmmeta_local", {_UNPURGED: None})
             for some in chunks(keys):
                 rows = self.rows(some)
                 changes = [

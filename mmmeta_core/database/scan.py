@@ -40,7 +40,7 @@ _SCHEMA: Final = (
 )
 # A lost cache costs time, never data.
 _KNOWN_SHAPES: Final = 1_000
-_PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
+_PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL", "cache_size": "-16384"}
 
 
 class Seen(NamedTuple):
@@ -107,11 +107,8 @@ class Scan:
         return {folder for (folder,) in self.connection.execute("SELECT DISTINCT folder FROM sources")}
 
     def remember(self, seen: Iterable[Seen]) -> None:
-        """Note files as they are now."""
-        with atomic(self.connection):
-            self.connection.executemany(
-                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?)", seen
-            )
+        """Note files as they are now. Within a transaction, or else each on its own."""
+        self.connection.executemany("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?)", seen)
 
     def forget(self, gone: Iterable[Seen], keys: Iterable[Key]) -> set[Key]:
         """Drop files that are no longer there, and return which of their `keys` other files have.
