@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -204,25 +204,24 @@ class _Run:
         suffix = None if self.options.no_meta else ".json"
         for folder, entries in walk(self.root, suffix=suffix, on_error=self._unreadable):
             unseen.discard(folder)
-            known = self.scan.folder(folder)
+            known = self.scan.marks(folder)
             for entry in entries:
                 before = known.pop(entry.name, None)
-                if before is None or (before.size, before.mtime_ns, before.inode) != (
-                    entry.size,
-                    entry.mtime_ns,
-                    entry.inode,
-                ):
-                    yield _Look(entry, before)
+                if before is None:
+                    yield _Look(entry, None)
+                elif before != entry[2:]:
+                    yield _Look(entry, self.scan.seen(folder, entry.name))
             self.counts.files += len(entries)
-            self._gone(list(known.values()))
+            self._gone(folder, known)
         for folder in sorted(unseen):
-            self._gone(list(self.scan.folder(folder).values()))
+            self._gone(folder, self.scan.marks(folder))
 
-    def _gone(self, missed: list[Seen]) -> None:
+    def _gone(self, folder: str, names: Iterable[str]) -> None:
         """Forget files; another file with the same key, if there is one, becomes the document's.
 
         What is at or below a path that could not be looked at may be there all the same, and stays.
         """
+        missed = (self.scan.seen(folder, name) for name in names)
         seen = [one for one in missed if not self._is_hidden(one.path)]
         if seen:
             keys = {one.key for one in seen if one.key is not None}
@@ -291,7 +290,7 @@ class _Run:
     # --- stage
 
     def _take_all(self) -> None:
-        """Take in all files that differ, in transactions of many: each ends first in the catalog, then in the scan cache."""
+        """Take in all files that differ, in transactions of many, each of which ends in the catalog first."""
         parts = chunks(self._look(), CHUNK, weigh=lambda look: look.entry.size)
         for part in parts:
             with atomic(self.scan.connection), atomic(self.catalog.connection):

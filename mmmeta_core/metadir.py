@@ -25,7 +25,6 @@ from mmmeta_core.errors import (
 )
 from mmmeta_core.legacy import Conversion
 from mmmeta_core.paths import NAME, Paths, store_name
-from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
 from mmmeta_core.sync import Replica
 from mmmeta_core.trouble import explained
 
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from mmmeta_core.remotes import Remote, UploadResult
     from mmmeta_core.sources import Sources
     from mmmeta_core.standing import Insight, Pipeline, Poll, Status, SyncResult
+    from mmmeta_core.store import Store
     from mmmeta_core.sync.pull import PullResult
     from mmmeta_core.sync.push import PushResult
     from mmmeta_core.types import Key, Progress
@@ -109,7 +109,7 @@ class Metadir:
     @property
     def store(self) -> Store:
         """The typed key-value store. Keys beginning with `local_` stay here, others go with the next push."""
-        return Store(self.paths.store)
+        return self._replica.store
 
     @property
     def files(self) -> Documents:
@@ -225,6 +225,7 @@ class Metadir:
         `StoreError` for a key or value that can't be one.
         """
         from mmmeta_core.standing import Poll
+        from mmmeta_core.store import MAX_TEXT_BYTES, check_key
 
         remote = self._need_remote()
         check_key(key)
@@ -250,6 +251,7 @@ class Metadir:
     def polls(self, keys: Sequence[str]) -> list[Poll]:
         """Do what `poll` does for several keys, in one request for `head.json`, which lags for a moment after a publish."""
         from mmmeta_core.standing import Poll
+        from mmmeta_core.store import check_key
 
         for key in keys:
             check_key(key)
@@ -677,6 +679,8 @@ def _remote(where: str | os.PathLike[str] | Remote) -> Remote:
 
 
 def _decoded(text: str | None) -> Any:
+    from mmmeta_core.store import decode_value
+
     return None if text is None else decode_value(text)
 
 

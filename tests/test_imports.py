@@ -84,7 +84,10 @@ HELP = COMMAND.format(arguments=["-q", "--help"])
 QUICK = {"click", "dataclasses", "logging", "orjson", "pathlib", "shutil", "sqlite3", "mmmeta_core.errors"}
 REMOTES = {f"mmmeta_core.remotes.{name}" for name in ("http", "local", "s3", "web")}
 VERBS_OWN = {
-    *(f"mmmeta_core.{name}" for name in ("changelog", "head", "plain_yaml", "remotes", "signing", "sources")),
+    *(
+        f"mmmeta_core.{name}"
+        for name in ("changelog", "head", "plain_yaml", "remotes", "signing", "sources", "store")
+    ),
     *(
         f"mmmeta_core.{name}"
         for name in ("database.state", "database.work", "standing", "sync.pull", "update")

@@ -405,7 +405,7 @@ class Catalog:
         return deleted
 
     def purged(self) -> list[Key]:
-        """Return the documents that were purged. Looks at all of them once a revision, and not at all where there are none."""
+        """Return the documents that were purged. Looks at all once a revision, and at none where none was purged."""
         digest = self.position.digest
         if self.local(_UNPURGED) == digest:
             return []

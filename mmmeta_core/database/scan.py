@@ -97,10 +97,17 @@ class Scan:
         """Make the next look at every file a fresh one."""
         self.connection.execute("UPDATE sources SET mtime_ns = ?", (RACY,))
 
-    def folder(self, folder: str) -> dict[str, Seen]:
-        """Return what is known of one folder's files, by name."""
-        rows = self.connection.execute("SELECT * FROM sources WHERE folder = ?", (folder,))
-        return {row[1]: Seen(*row) for row in rows}
+    def marks(self, folder: str) -> dict[str, tuple[int, int, int]]:
+        """Return size, `mtime_ns` and inode of one folder's files, by name: what tells whether they changed."""
+        rows = self.connection.execute(
+            "SELECT name, size, mtime_ns, inode FROM sources WHERE folder = ?", (folder,)
+        )
+        return {name: (size, mtime_ns, inode) for name, size, mtime_ns, inode in rows}
+
+    def seen(self, folder: str, name: str) -> Seen:
+        """Return what is known of a file that `marks` has named."""
+        row = self.connection.execute("SELECT * FROM sources WHERE folder = ? AND name = ?", (folder, name))
+        return Seen._make(row.fetchone())
 
     def folders(self) -> set[str]:
         """Return the folders that files were seen in."""

@@ -14,10 +14,10 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
 from mmmeta_core.errors import CatalogError, LogError, SignatureError, StoreError
 from mmmeta_core.paths import Paths
-from mmmeta_core.store import Store, check_key, is_local
 
 if TYPE_CHECKING:
     from mmmeta_core.signing import Trust
+    from mmmeta_core.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ class Replica:
     @property
     def store(self) -> Store:
         """The store's files."""
+        from mmmeta_core.store import Store
+
         return Store(self.paths.store)
 
     def config(self) -> Config:
@@ -100,6 +102,8 @@ class Replica:
 
         `remote_last_updated` is the publisher's alone. Raises `LogError` for a bad key; then nothing is written.
         """
+        from mmmeta_core.store import check_key, is_local
+
         for key in published:
             try:
                 check_key(key)
