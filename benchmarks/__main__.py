@@ -9,11 +9,13 @@ of its own. What is printed and written are medians and ratios of this one run.
 from __future__ import annotations
 
 import argparse
+import compileall
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+import mmmeta_core
 from benchmarks import archive, dagster, originals, report
 from benchmarks.measure import Results, measure, whole_command
 
@@ -43,6 +45,8 @@ def main() -> None:
     parser.add_argument("--originals", action="store_true", help="the mmmeta packages of old, one round")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and its chart")
     options = parser.parse_args()
+    # As pip does when it installs a package: else each process would compile the modules anew where Python writes none.
+    compileall.compile_dir(Path(mmmeta_core.__file__).parent, quiet=1)
     results = Results()
     pythons = originals.environments() if options.originals else {}
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +28,7 @@ def temporary(folder: Path) -> Iterator[Path]:
 
     The caller writes, fsyncs and renames the file; being in the same folder, the rename is atomic.
     """
-    draft = folder / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
+    draft = folder / f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
     try:
         yield draft
     finally:

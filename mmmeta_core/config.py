@@ -14,15 +14,12 @@ Every setting may be left out. Column names are those after flattening: `publish
 
 from __future__ import annotations
 
-import difflib
 import re
 import time
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
-
-import yaml
 
 from mmmeta_core.errors import ConfigError
 from mmmeta_core.trouble import WAYS_OUT
@@ -39,11 +36,6 @@ MAX_COLUMNS: Final = 1500
 DIGESTS: Final = ("md5", "sha1", "sha256", "none")
 """What the key may be of a document's content."""
 
-_NOT_OF_ITS_TAG: Final = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-"""What PyYAML raises for a value that is not what its tag says: `!!timestamp x`."""
-_YAML_TEXT: Final = "tag:yaml.org,2002:str"
-_LONGEST_NUMBER: Final = 100
-"""Characters of a value that is no text: YAML reads 1:30:00 in a time that grows with the square of its length."""
 _RACY_NS: Final = 2_000_000_000
 _PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 _USERINFO: Final = re.compile(r"(?<=//)[^/@]*@")
@@ -82,8 +74,10 @@ class Config:
         """Read YAML text; `source` is what messages call it. Raises `ConfigError`."""
         if len(text) > MAX_BYTES:
             raise ConfigError(f"{source} is larger than 1 MiB; that is no list of settings")
+        from mmmeta_core.plain_yaml import plain_yaml
+
         try:
-            return cls(**_settings(_yaml(text)))
+            return cls(**_settings(plain_yaml(text)))
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
 
@@ -186,6 +180,8 @@ def _settings(content: Any) -> dict[str, Any]:
 
 def _unknown(where: str) -> ConfigError:
     known = {key: f"metadata.{key}" for key in _READERS} | {"metadata": "metadata", "remote": "remote"}
+    import difflib
+
     near = difflib.get_close_matches(where.rpartition(".")[2], known, 1)
     hint = f"did you mean {known[near[0]]!r}?" if near else f"known are {', '.join(known.values())}"
     return ConfigError(f"{where!r} is not a setting; {hint}")
@@ -233,6 +229,8 @@ def _kinds(value: Any, where: str) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for column, kind in _mapping(value, where).items():
         if kind not in KINDS:
+            import difflib
+
             near = difflib.get_close_matches(str(kind), KINDS, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(KINDS)}"
             raise ConfigError(f"'{where}.{column}' is no kind of column; {hint}")
@@ -284,42 +282,3 @@ _READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "max_columns": _columns,
     "max_metadata_bytes": _count,
 }
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML: no anchors and aliases, which can make a small file huge, and no name given twice."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if getattr(event, "anchor", None) is not None:  # of an alias, too
-            raise yaml.MarkedYAMLError(
-                problem="anchors and aliases are not taken", problem_mark=event.start_mark
-            )
-        node = super().compose_node(parent, index)
-        if isinstance(node, yaml.ScalarNode) and node.tag != _YAML_TEXT and len(node.value) > _LONGEST_NUMBER:
-            raise yaml.MarkedYAMLError(
-                problem="a number or time that is too long", problem_mark=node.start_mark
-            )
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a name must be text", problem_mark=key.start_mark)
-            if key.value in names:
-                raise yaml.MarkedYAMLError(problem="a name is given twice", problem_mark=key.start_mark)
-            names.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"not valid YAML: {place}{error.problem or error.context}") from None
-    except (yaml.YAMLError, *_NOT_OF_ITS_TAG) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
-        raise ConfigError(f"not valid YAML: {reason}") from None

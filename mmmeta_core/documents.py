@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -34,12 +31,13 @@ _AS_NOUGHTS: Final = bytes(
 )
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), list})
 _JSON_NAMES: Final = {list: "an array", str: "text", bool: "true or false", type(None): "null"}
+_MOST_AT_ONCE: Final = 64 * 1024
 _NAMES_LIMIT: Final = 16 * 1024 * 1024
 _INT64_MAX: Final = 2**63 - 1
+_name: Final = attrgetter("name")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file that `walk` found: folder relative to the root ("" for the root itself), size in bytes."""
 
     folder: str
@@ -101,15 +99,22 @@ class _Folder:
     def read(self) -> None:
         with os.scandir(f"{self.top}/{self.folder}") as entries:
             for entry in entries:
+                name = entry.name
                 try:
-                    self.see(entry)
+                    # First what nearly all are, by one look at each.
+                    if name.endswith(self.suffix) and name.isascii() and entry.is_file(follow_symlinks=False):
+                        if not name.startswith(TEMPORARY) and name != METADIR:
+                            self.add(name, entry.stat(follow_symlinks=False))
+                    else:
+                        self.see(entry)
                 except FileNotFoundError:  # deleted since the folder was read
                     continue
                 except OSError as error:
                     self.report(entry, f"can't be read: {error.strerror}")
-        self.files.sort(key=attrgetter("name"))
+        self.files.sort(key=_name)
 
     def see(self, entry: os.DirEntry[str]) -> None:
+        """Look at what may be no file, or has a name that may be none."""
         name = entry.name
         if name == METADIR or name.startswith(TEMPORARY):
             return
@@ -138,10 +143,13 @@ class _Folder:
             self.add(entry.name, entry.stat())
 
     def add(self, name: str, status: os.stat_result) -> None:
-        if stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):
+            return
+        mtime = status.st_mtime_ns
+        if not -_INT64_MAX <= mtime <= _INT64_MAX:
             # Some file systems have times and inode numbers beyond what a database can hold.
-            mtime = max(-_INT64_MAX, min(status.st_mtime_ns, _INT64_MAX))
-            self.files.append(Entry(self.folder, name, status.st_size, mtime, status.st_ino & _INT64_MAX))
+            mtime = _INT64_MAX if mtime > 0 else -_INT64_MAX
+        self.files.append(Entry(self.folder, name, status.st_size, mtime, status.st_ino & _INT64_MAX))
 
     def is_named_well(self, entry: os.DirEntry[str]) -> bool:
         if entry.name.isascii():
@@ -189,19 +197,30 @@ def flatten(document: Mapping[str, Any], max_depth: int = 32) -> dict[str, Any]:
 
 def sha1(path: Path) -> str:
     """Return the hexadecimal SHA-1 of the file's bytes, the usual `content_hash`. Raises OSError."""
+    import hashlib
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
 
 
 def _read(path: str | Path, limit: int) -> bytes:
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - this and no buffer: half the time
-            size = os.fstat(file.fileno()).st_size
-            if size <= limit:
-                return file.readall()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a file object takes half as long again
+        try:
+            parts = [os.read(descriptor, _MOST_AT_ONCE)]
+            size = len(parts[0])
+            while size <= limit and (more := os.read(descriptor, _MOST_AT_ONCE)):
+                parts.append(more)
+                size += len(more)
+            if size > limit:
+                size = max(size, os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise DocumentError(f"can't be read: {error.strerror}") from error
-    raise DocumentError(f"has {size:,} bytes, more than the {limit:,} of metadata.max_metadata_bytes")
+    if size > limit:
+        raise DocumentError(f"has {size:,} bytes, more than the {limit:,} of metadata.max_metadata_bytes")
+    return b"".join(parts)
 
 
 def _fault(data: bytes, error: orjson.JSONDecodeError, max_depth: int) -> str:
@@ -222,6 +241,8 @@ def _too_deep(max_depth: int) -> str:
 
 def _exact(data: bytes) -> dict[str, Any]:
     """Read valid JSON again, slower: orjson makes rounded floats of integers beyond 64 bits."""
+    import json
+
     document: dict[str, Any] = json.loads(data)
     return document
 

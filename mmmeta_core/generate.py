@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from mmmeta_core.config import Config
-from mmmeta_core.database.catalog import Catalog, Change
+from mmmeta_core.database.catalog import Catalog, Change, Staged
 from mmmeta_core.database.columns import RESCUED, Columns
 from mmmeta_core.database.scan import RACY, Scan, Seen
-from mmmeta_core.database.sqlite import chunks
+from mmmeta_core.database.sqlite import CHUNK, atomic, chunks
 from mmmeta_core.documents import Entry, flatten, read_document, sha1, walk
 from mmmeta_core.errors import DocumentError, RefusedError
-from mmmeta_core.types import Key, Progress, Sql, is_key
+from mmmeta_core.types import Key, Progress, is_key
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ DOCUMENT_GONE: Final = "document is gone"
 REPLACED: Final = "not in the replaced catalog"
 _COMES_BACK: Final = (METADATA_GONE, REPLACED)
 
-_BATCH: Final = 2_000
+_BATCH: Final = 10_000
+_BATCH_BYTES: Final = 16 * 1024 * 1024
+"""A transaction ends after so many files, or when they have so many bytes: most of it fits into SQLite's cache."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RACY_NS: Final = 2_000_000_000
 _PROGRESS_SECONDS: Final = 5.0
@@ -76,33 +78,28 @@ class GenerateResult:
     seconds: float = field(compare=False)
 
 
-@dataclass
 class _Counts:
-    added: int = 0
-    updated: int = 0
-    deleted: int = 0
-    restored: int = 0
-    read: int = 0
-    rescued: int = 0
-    files: int = 0
+    def __init__(self) -> None:
+        self.added = self.updated = self.deleted = self.restored = self.read = self.rescued = self.files = 0
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     """A file that is to be read, and what was known of it before."""
 
     entry: Entry
     before: Seen | None
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A file that was read: a document, or the reason why there is none."""
+class _Read(NamedTuple):
+    """A file that was read: the change that makes the catalog's document what it says, or the reason why there is none.
+
+    `shape` is the number of the columns that it gave.
+    """
 
     look: _Look
     at_ns: int
-    key: Key | None = None
-    document: dict[str, Any] = field(default_factory=dict)
+    change: Change | None = None
+    shape: int | None = None
     problem: str | None = None
 
 
@@ -116,7 +113,7 @@ def generate(
 ) -> GenerateResult:
     """Bring the catalog up to what is below `root`.
 
-    Works in batches of some thousand documents, each taken in as a whole, so a run that is killed goes on where
+    Works in batches of ten thousand documents at most, each taken in as a whole, so a run that is killed goes on where
     it was. Idempotent. The caller holds the metadir's lock. Raises `ConfigError` when `root` is no folder, and
     `RefusedError` when it would delete more than half of the documents and `force` is not set; what is new or changed
     is in the catalog then all the same.
@@ -154,8 +151,7 @@ class _Run:
         self.scan.begin(self.root, self._settings())
         if self.options.replace:
             self.scan.forget_times()
-        for looks in chunks(self._look(), _BATCH, weigh=lambda look: look.entry.size):
-            self._take([self._read(look) for look in looks])
+        self._take_all()
         contested = sorted(self.contested, key=lambda key: (str(type(key)), key))
         self._settle(contested)
         self._delete()
@@ -208,25 +204,24 @@ class _Run:
         suffix = None if self.options.no_meta else ".json"
         for folder, entries in walk(self.root, suffix=suffix, on_error=self._unreadable):
             unseen.discard(folder)
-            known = self.scan.folder(folder)
+            known = self.scan.marks(folder)
             for entry in entries:
                 before = known.pop(entry.name, None)
-                if before is None or (before.size, before.mtime_ns, before.inode) != (
-                    entry.size,
-                    entry.mtime_ns,
-                    entry.inode,
-                ):
-                    yield _Look(entry, before)
+                if before is None:
+                    yield _Look(entry, None)
+                elif before != entry[2:]:
+                    yield _Look(entry, self.scan.seen(folder, entry.name))
             self.counts.files += len(entries)
-            self._gone(list(known.values()))
+            self._gone(folder, known)
         for folder in sorted(unseen):
-            self._gone(list(self.scan.folder(folder).values()))
+            self._gone(folder, self.scan.marks(folder))
 
-    def _gone(self, missed: list[Seen]) -> None:
+    def _gone(self, folder: str, names: Iterable[str]) -> None:
         """Forget files; another file with the same key, if there is one, becomes the document's.
 
         What is at or below a path that could not be looked at may be there all the same, and stays.
         """
+        missed = (self.scan.seen(folder, name) for name in names)
         seen = [one for one in missed if not self._is_hidden(one.path)]
         if seen:
             keys = {one.key for one in seen if one.key is not None}
@@ -250,10 +245,11 @@ class _Run:
         relative = _path(look.entry)
         try:
             document = self._describe(look.entry) if self.options.no_meta else self._metadata(relative)
-            return _Read(look, at_ns, self._key(document), document)
+            change, shape = self._fit(self._key(document), document, look.before)
         except DocumentError as error:
             log.warning("invalid: %s: %s", relative, error)
             return _Read(look, at_ns, problem=str(error))
+        return _Read(look, at_ns, change, shape)
 
     def _metadata(self, relative: str) -> dict[str, Any]:
         document = flatten(read_document(f"{self.root}/{relative}", limit=self.config.max_metadata_bytes))
@@ -293,79 +289,88 @@ class _Run:
 
     # --- stage
 
+    def _take_all(self) -> None:
+        """Take in all files that differ, in transactions of many, each of which ends in the catalog first."""
+        parts = chunks(self._look(), CHUNK, weigh=lambda look: look.entry.size)
+        for part in parts:
+            with atomic(self.scan.connection), atomic(self.catalog.connection):
+                room, room_bytes, looks = _BATCH, _BATCH_BYTES, part
+                while looks:
+                    self._take([self._read(look) for look in looks])
+                    room -= len(looks)
+                    room_bytes -= sum(look.entry.size for look in looks)
+                    looks = next(parts, []) if room > 0 and room_bytes > 0 else []
+
     def _take(self, reads: list[_Read]) -> None:
-        """Take a batch in: documents into the catalog first, then what was seen into the scan cache."""
-        others = self._other_paths(reads)
+        """Take files in: documents into the catalog, and what was seen into the scan cache."""
+        shared = self._shared(reads)
+        self.contested |= shared
         changes: list[Change] = []
         seen: list[Seen] = []
         for read in reads:
-            before, problem, shape = read.look.before, read.problem, None
-            if read.key is not None:
-                try:
-                    change, shape = self._fit(read.key, read.document, self._shape_of(before))
-                    if not others.get(read.key, set()) - {_path(read.look.entry)}:
-                        changes.append(change)
-                    else:
-                        self.contested.add(read.key)
-                except DocumentError as error:
-                    log.warning("invalid: %s: %s", _path(read.look.entry), error)
-                    problem = str(error)
-            if before is not None and before.key is not None and before.key != read.key and problem is None:
-                self.contested.add(before.key)
-            seen.append(self._seen(read, problem, shape))
-        self._stage(changes)
+            before, change = read.look.before, read.change
+            if change is not None:
+                if change.key not in shared:
+                    changes.append(change)
+                if before is not None and before.key is not None and before.key != change.key:
+                    self.contested.add(before.key)
+            seen.append(self._seen(read))
+        self._count(self.catalog.stage_within(changes, self.columns, restores=_COMES_BACK))
         # A contested file is noted as still to be read, until its key is settled: this run may be killed before.
-        self.unsettled += [one for one in seen if one.key in self.contested]
-        self.scan.remember(one._replace(mtime_ns=RACY) if one.key in self.contested else one for one in seen)
+        if self.contested:
+            self.unsettled += [one for one in seen if one.key in self.contested]
+            seen = [one._replace(mtime_ns=RACY) if one.key in self.contested else one for one in seen]
+        self.scan.remember(seen)
 
-    def _other_paths(self, reads: list[_Read]) -> dict[Key, set[str]]:
-        """Return the paths of all files, of this batch or seen before, by the keys of this batch."""
-        keys = {read.key for read in reads if read.key is not None}
-        paths: dict[Key, set[str]] = {key: set() for key in keys}
+    def _shared(self, reads: list[_Read]) -> set[Key]:
+        """Return those keys of this batch that several files have, of this batch or seen before."""
+        paths: dict[Key, str] = {}
+        shared: set[Key] = set()
         for read in reads:
-            if read.key is not None:
-                paths[read.key].add(_path(read.look.entry))
-        for other in self.scan.with_keys(keys):
-            if other.key is not None:
-                paths[other.key].add(other.path)
-        return paths
+            if read.change is not None:
+                path = _path(read.look.entry)
+                if paths.setdefault(read.change.key, path) is not path:
+                    shared.add(read.change.key)
+        for key, path in self.scan.paths_with_keys(paths):
+            if paths[key] != path:
+                shared.add(key)
+        return shared
 
-    def _shape_of(self, before: Seen | None) -> frozenset[str]:
-        return self.scan.shape(before.shape) if before is not None else self.inherited
-
-    def _fit(self, key: Key, document: dict[str, Any], before: frozenset[str]) -> tuple[Change, int]:
+    def _fit(self, key: Key, document: dict[str, Any], before: Seen | None) -> tuple[Change, int]:
         """Return the change that makes the catalog's document what the file says, and the shape of the file."""
         fitted = self.columns.fit(document, self.config.types)
+        row = fitted.row
+        shape = self.scan.shape_id(row)
         self.counts.rescued += len(fitted.rescued)
-        emptied = self.columns.kinds if self.options.replace else before
-        values: dict[str, Sql] = {**dict.fromkeys(emptied), RESCUED: fitted.rescued_json(), **fitted.row}
-        return Change(key, values), self.scan.shape_id(fitted.row)
+        row[RESCUED] = fitted.rescued_json()
+        for name in self._may_have_been(before):
+            row.setdefault(name, None)
+        return Change(key, row), shape
 
-    def _stage(self, changes: list[Change]) -> None:
-        staged = self.catalog.stage(changes, self.columns, restores=_COMES_BACK)
+    def _count(self, staged: Staged) -> None:
         self.counts.added += staged.added
         self.counts.updated += staged.updated
         self.counts.restored += staged.restored
 
-    def _seen(self, read: _Read, problem: str | None, shape: int | None) -> Seen:
-        entry, before = read.look.entry, read.look.before
-        key = read.key if problem is None else (before.key if before else None)
-        shape = shape if problem is None else (before.shape if before else None)
-        racy = read.at_ns - entry.mtime_ns < _RACY_NS
-        return Seen(
-            entry.folder,
-            entry.name,
-            entry.size,
-            RACY if racy else entry.mtime_ns,
-            entry.inode,
-            key,
-            shape,
-            problem,
-        )
+    def _may_have_been(self, before: Seen | None) -> Collection[str]:
+        """Return the columns that the document may have from before, which are to be emptied."""
+        if self.options.replace:
+            return self.columns.kinds
+        return self.scan.shape(before.shape) if before is not None else self.inherited
+
+    def _seen(self, read: _Read) -> Seen:
+        (folder, name, size, mtime_ns, inode), before = read.look
+        if read.change is not None:
+            key: Key | None = read.change.key
+            shape = read.shape
+        else:
+            key, shape = (before.key, before.shape) if before is not None else (None, None)
+        racy = read.at_ns - mtime_ns < _RACY_NS
+        return Seen(folder, name, size, RACY if racy else mtime_ns, inode, key, shape, read.problem)
 
     def _settle(self, contested: list[Key]) -> None:
         """Read again what decides keys that several files have, or that one file has lost to another."""
-        for keys in chunks(contested, _BATCH):
+        for keys in chunks(contested):
             first: dict[Key, Seen] = {}
             for seen in self.scan.with_keys(keys):
                 if seen.key is not None:
@@ -373,11 +378,12 @@ class _Run:
             changes = []
             for key, seen in first.items():
                 entry = Entry(seen.folder, seen.name, seen.size, seen.mtime_ns, seen.inode)
-                read = self._read(_Look(entry, seen))
-                if read.key == key:
-                    changes.append(self._fit(key, read.document, self._shape_of(seen))[0])
-            self._stage(changes)
-        self.scan.remember(self.unsettled)
+                change = self._read(_Look(entry, seen)).change
+                if change is not None and change.key == key:
+                    changes.append(change)
+            self._count(self.catalog.stage(changes, self.columns, restores=_COMES_BACK))
+        with atomic(self.scan.connection):
+            self.scan.remember(self.unsettled)
 
     # --- delete
 

@@ -8,20 +8,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, overload
 
-from mmmeta_core import generate as generating
-from mmmeta_core import lock, sync
-from mmmeta_core import update as updating
+from mmmeta_core import lock
 from mmmeta_core.atomic import sweep
-from mmmeta_core.config import Config
-from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.place import open_state, place
-from mmmeta_core.database.scan import open_scan
-from mmmeta_core.database.state import State
-from mmmeta_core.database.work import Failure, OnChange, Work, tallies
 from mmmeta_core.errors import (
     CatalogError,
     ConfigError,
@@ -30,26 +24,36 @@ from mmmeta_core.errors import (
     RemoteError,
     RemoteNotFoundError,
 )
-from mmmeta_core.head import Head, read_head
-from mmmeta_core.legacy import Conversion, Converted
+from mmmeta_core.legacy import Conversion
 from mmmeta_core.paths import NAME, Paths, store_name
-from mmmeta_core.remotes import Remote, UploadResult, open_remote
-from mmmeta_core.signing import load_trust
-from mmmeta_core.sources import Sources
-from mmmeta_core.standing import Insight, Pipeline, Poll, Status, SyncResult
-from mmmeta_core.store import MAX_TEXT_BYTES, Store, check_key, decode_value
+from mmmeta_core.sync import Replica
 from mmmeta_core.trouble import explained
-from mmmeta_core.types import Key, Progress
 
+# What a verb needs is imported with its first call: to load it all takes longer than most runs with nothing new.
 if TYPE_CHECKING:
+    from mmmeta_core.config import Config
+    from mmmeta_core.database.catalog import Catalog
+    from mmmeta_core.database.state import State
+    from mmmeta_core.database.work import Failure, OnChange, Work
     from mmmeta_core.download import DownloadResult
     from mmmeta_core.export import ExportResult, Format
     from mmmeta_core.files import Files
+    from mmmeta_core.generate import GenerateResult
+    from mmmeta_core.head import Head
     from mmmeta_core.history import Diff, Revision, Touch
+    from mmmeta_core.legacy.conversion import Converted
     from mmmeta_core.past import Pasts
     from mmmeta_core.process import Documents
     from mmmeta_core.prune import PruneResult
     from mmmeta_core.purge import PurgeResult
+    from mmmeta_core.remotes import Remote, UploadResult
+    from mmmeta_core.sources import Sources
+    from mmmeta_core.standing import Insight, Pipeline, Poll, Status, SyncResult
+    from mmmeta_core.store import Store
+    from mmmeta_core.sync.pull import PullResult
+    from mmmeta_core.sync.push import PushResult
+    from mmmeta_core.types import Key, Progress
+    from mmmeta_core.update import UpdateResult
     from mmmeta_core.verify import VerifyResult
 
 log = logging.getLogger(__name__)
@@ -87,15 +91,14 @@ class Metadir:
         self.path = base
         self.paths = Paths(base / NAME)
         self.files_root = Path(root) if root else base
-        self.remote: Remote | None = open_remote(where) if where else None
+        self.remote: Remote | None = _remote(where) if where else None
         self._generates = bool(root)
-        self._replica = sync.Replica(self.paths)
+        self._replica = Replica(self.paths)
         self._place = place(state_db or os.environ.get("MMMETA_STATE_DB") or self.paths.state)
         self._old = Conversion(self._replica, self._own_state_file)
         self._state: State | None = None
         self._files: Documents | None = None
         self._configured: Config | None = None
-        self._sources = Sources(self.remote)
         self._pasts: Pasts | None = None
 
     # --- parts
@@ -108,7 +111,7 @@ class Metadir:
     @property
     def store(self) -> Store:
         """The typed key-value store. Keys beginning with `local_` stay here, others go with the next push."""
-        return Store(self.paths.store)
+        return self._replica.store
 
     @property
     def files(self) -> Documents:
@@ -213,12 +216,15 @@ class Metadir:
         replace: bool = False,
         force: bool = False,
         progress: Progress | None = None,
-    ) -> generating.GenerateResult:
+    ) -> GenerateResult:
         """Take new and changed metadata files below `files_root` into the catalog; see `generate.generate`.
 
         The next `push` publishes them, the next `update` shows them in `files`.
         """
-        options = generating.GenerateOptions(ensure, ensure_files, no_meta, replace, force)
+        from mmmeta_core.database.scan import open_scan
+        from mmmeta_core.generate import GenerateOptions, generate
+
+        options = GenerateOptions(ensure, ensure_files, no_meta, replace, force)
         if not self.files_root.is_dir():
             raise ConfigError(
                 f"{self.files_root} is not a folder: give the one that holds the metadata files"
@@ -228,9 +234,7 @@ class Metadir:
             self._replica.catalog() as catalog,
             open_scan(self.paths.scan) as scan,
         ):
-            return generating.generate(
-                catalog, scan, self.files_root.resolve(), self.config, options, progress
-            )
+            return generate(catalog, scan, self.files_root.resolve(), self.config, options, progress)
 
     def poll(self, key: str = "remote_last_updated") -> Poll:
         """Compare a store value at the remote with the one that the last `update` merged here.
@@ -238,6 +242,9 @@ class Metadir:
         One request for one small object; nothing is changed here. Raises `RemoteError` when the remote does not answer,
         `StoreError` for a key or value that can't be one.
         """
+        from mmmeta_core.standing import Poll
+        from mmmeta_core.store import MAX_TEXT_BYTES, check_key
+
         remote = self._need_remote()
         check_key(key)
         try:
@@ -254,11 +261,16 @@ class Metadir:
 
         One request for one small object, `head.json`, which lags for a moment after a publish.
         """
+        from mmmeta_core.head import read_head
+
         head, _, _ = read_head(self._need_remote())
         return head
 
     def polls(self, keys: Sequence[str]) -> list[Poll]:
         """Do what `poll` does for several keys, in one request for `head.json`, which lags for a moment after a publish."""
+        from mmmeta_core.standing import Poll
+        from mmmeta_core.store import check_key
+
         for key in keys:
             check_key(key)
         head = self.remote_head()
@@ -274,22 +286,24 @@ class Metadir:
             for key in keys
         ]
 
-    def pull(self, *, probe: bool = False, progress: Progress | None = None) -> sync.PullResult:
+    def pull(self, *, probe: bool = False, progress: Progress | None = None) -> PullResult:
         """Bring the local catalog, store and settings to the remote's newest revision; see `sync.pull`.
 
         An unchanged `head.json` ends it after one request, unless `probe` asks to look for the next segment all the
         same: `head.json` lags for a moment after a publish.
         """
+        from mmmeta_core.sync.pull import pull
+
         remote = self._need_remote()
         if not self.paths.root.is_dir():
             remote.check()
         with self._locked(converts=False):
             self._old.before_pull(remote)
-            result = sync.pull(self._replica, remote, probe=probe, progress=progress)
+            result = pull(self._replica, remote, probe=probe, progress=progress)
             self._old.after_pull(remote, result.revision, publishes=self._generates)
             return result
 
-    def push(self, *, files: bool = False, progress: Progress | None = None) -> sync.PushResult:
+    def push(self, *, files: bool = False, progress: Progress | None = None) -> PushResult:
         """Publish what waits here as a new revision; see `sync.push`.
 
         With `files`, documents and metadata files below `files_root` that the archive lacks are uploaded before the
@@ -298,15 +312,19 @@ class Metadir:
         Without a remote the archive is published where it lies: the log is kept in this metadir, and clients may use
         this folder as their remote.
         """
-        remote = self.remote or open_remote(self.path)
+        from mmmeta_core.sync.push import push
+
+        remote = self.remote or _remote(self.path)
         remote.check_writable()
         with self._locked(publishes=True):
             self._old.before_push(remote)
             uploaded = self._upload(remote, progress) if files else None
-            return replace(sync.push(self._replica, remote), files=uploaded)
+            return replace(push(self._replica, remote), files=uploaded)
 
-    def update(self) -> updating.UpdateResult:
+    def update(self) -> UpdateResult:
         """Merge what is new in the catalog into `files`; see `update.update`."""
+        from mmmeta_core.update import update
+
         if not self.paths.root.is_dir():
             if self.remote is None:
                 raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
@@ -314,12 +332,14 @@ class Metadir:
         with self._locked(), self._replica.catalog() as catalog:
             self._old.state(catalog)
             trust = self._replica.check_verified(catalog)
-            result = updating.update(catalog, self.state, self.store, self.paths.root, trust)
+            result = update(catalog, self.state, self.store, self.paths.root, trust)
             self._scrub(catalog)
             return result
 
     def sync(self) -> SyncResult:
         """Do what the role needs: pull, generate if there is a `files_root`, push if documents wait, update."""
+        from mmmeta_core.standing import SyncResult
+
         if self._generates and self.remote is not None:
             self.remote.check_writable()
         pulled = self.pull() if self.remote is not None else None
@@ -405,6 +425,8 @@ class Metadir:
 
         One request. A remote that does not answer, or has a damaged `head.json`, is said in the result, not raised.
         """
+        from mmmeta_core.standing import Status
+
         insight = self.inspect()
         there, reason = None, None
         if self.remote is not None:
@@ -443,7 +465,7 @@ class Metadir:
         self._old.refuse()
         there = self.remote if remote else None
         if remote and self.remote is None and (self.paths.root / "log").is_dir():
-            there, documents = open_remote(self.path), 0
+            there, documents = _remote(self.path), 0
         depth = Depth(documents, downloads, hashes, deep)
         if not repair:
             return verify(self.paths, self._own_state_file, there, depth, progress)
@@ -470,6 +492,7 @@ class Metadir:
         `history.touches`. Several keys are ways to write one.
         """
         from mmmeta_core import history
+        from mmmeta_core.signing import load_trust
 
         trust = load_trust(self.paths.trusted_keys)
         if key is None:
@@ -515,6 +538,7 @@ class Metadir:
         Costs what `files.as_of` does for each of them.
         """
         from mmmeta_core import history
+        from mmmeta_core.head import read_head
 
         if b is None:
             head, _, _ = read_head(self._archive())
@@ -523,15 +547,15 @@ class Metadir:
 
     def failures(self, mark: str = "imported") -> Iterator[Failure]:
         """Yield the documents that a pipeline failed at, the latest first."""
-        return Work(self.state, mark).failures()
+        return self._work(mark).failures()
 
     def due_again(self, mark: str = "imported") -> int:
         """Return how many documents that a pipeline failed at may be tried again by now."""
-        return Work(self.state, mark).due_again() if self._has_state else 0
+        return self._work(mark).due_again() if self._has_state else 0
 
     def retry_failed(self, mark: str = "imported") -> int:
         """Make a pipeline's failed documents due at once; return how many."""
-        return Work(self.state, mark).retry()
+        return self._work(mark).retry()
 
     def touch(self, key: str) -> datetime:
         """Store the current time under `key`, and return it."""
@@ -539,6 +563,8 @@ class Metadir:
 
     def invalid(self) -> list[tuple[str, str]]:
         """Return path and reason of each metadata file that the last `generate` could not take."""
+        from mmmeta_core.database.scan import open_scan
+
         if not self.paths.scan.exists():
             return []
         with open_scan(self.paths.scan) as scan:
@@ -546,6 +572,8 @@ class Metadir:
 
     def inspect(self) -> Insight:
         """Return where this metadir stands."""
+        from mmmeta_core.standing import Insight
+
         if not self.paths.root.is_dir():
             raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
         self._old.refuse()
@@ -570,19 +598,33 @@ class Metadir:
 
     # --- composing
 
+    @cached_property
+    def _sources(self) -> Sources:
+        from mmmeta_core.sources import Sources
+
+        return Sources(self.remote)
+
+    def _work(self, mark: str) -> Work:
+        from mmmeta_core.database.work import Work
+
+        return Work(self.state, mark)
+
     def _archive(self) -> Remote:
         """Return the remote, or this very folder where the archive is published where it lies."""
         self._old.refuse()
         if self.remote is None and (self.paths.root / "log").is_dir():
-            return open_remote(self.path)
+            return _remote(self.path)
         return self._need_remote()
 
     def _scrub(self, catalog: Catalog) -> None:
         """Leave no byte of documents that were purged in this metadir's databases and copies."""
         if catalog.must_scrub:
             self._past().forget()
-            if self.remote is not None and not sync.is_here(self._replica, self.remote):
-                sync.forget_copies(self.paths, catalog.position.revision)
+            from mmmeta_core.sync.hints import is_here
+            from mmmeta_core.sync.retire import forget_copies
+
+            if self.remote is not None and not is_here(self._replica, self.remote):
+                forget_copies(self.paths, catalog.position.revision)
             catalog.scrub()
         self.state.scrub()
 
@@ -597,7 +639,9 @@ class Metadir:
         return self._past().files(revision)
 
     def _pipelines(self) -> Iterator[Pipeline]:
+        from mmmeta_core.database.work import tallies
         from mmmeta_core.process import due_count
+        from mmmeta_core.standing import Pipeline
 
         if not self._has_state:
             return
@@ -614,6 +658,7 @@ class Metadir:
         return self.remote
 
     def _upload(self, remote: Remote, progress: Progress | None) -> UploadResult:
+        from mmmeta_core.database.scan import open_scan
         from mmmeta_core.upload import upload
 
         with self._replica.catalog() as catalog, open_scan(self.paths.scan) as scan:
@@ -645,7 +690,15 @@ class Metadir:
             self.state.merge(catalog.path, verified=trust is not None)
 
 
+def _remote(where: str | os.PathLike[str] | Remote) -> Remote:
+    from mmmeta_core.remotes import open_remote
+
+    return open_remote(where)
+
+
 def _decoded(text: str | None) -> Any:
+    from mmmeta_core.store import decode_value
+
     return None if text is None else decode_value(text)
 
 

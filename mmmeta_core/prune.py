@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from mmmeta_core import sync
 from mmmeta_core.changelog import open_segment, segment_name
 from mmmeta_core.errors import ConfigError, RemoteNotFoundError
 from mmmeta_core.head import read_head
 from mmmeta_core.limits import cap
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote
+from mmmeta_core.sync import Replica
+from mmmeta_core.sync.pull import pull
+from mmmeta_core.sync.retire import Retired, listed, retire
 from mmmeta_core.types import Progress, never, parse_time, utcnow
 
 
@@ -47,7 +49,7 @@ class _Plan:
 
 
 def prune(
-    replica: sync.Replica,
+    replica: Replica,
     remote: Remote,
     *,
     keep_days: float,
@@ -67,7 +69,7 @@ def prune(
         raise ConfigError(f"keep_days={keep_days!r} is not 0 or more")
     remote.check_writable()
     if not dry_run:
-        sync.pull(replica, remote, probe=True)
+        pull(replica, remote, probe=True)
     try:
         before = utcnow() - timedelta(days=keep_days)
     except OverflowError:  # more days than there are years
@@ -75,10 +77,10 @@ def prune(
     head, _, _ = read_head(remote)
     covered = head.snapshot.revision if head is not None and head.snapshot is not None else 0
     with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
-        plan = _plan(remote, sync.listed(remote), before, covered, Path(folder) / "segment")
-    retired = sync.Retired(0, 0)
+        plan = _plan(remote, listed(remote), before, covered, Path(folder) / "segment")
+    retired = Retired(0, 0)
     if plan.upto and not dry_run:
-        retired = sync.retire(replica, remote, plan.upto, progress=progress)
+        retired = retire(replica, remote, plan.upto, progress=progress)
     return PruneResult(
         plan.segments if dry_run else retired.segments,
         plan.bytes,

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from mmmeta_core import history, sync
+from mmmeta_core import history
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.columns import PURGED, RESCUED
@@ -26,6 +26,10 @@ from mmmeta_core.errors import ConfigError, ConflictError, DocumentError, Remote
 from mmmeta_core.paths import NAME
 from mmmeta_core.remotes import Remote
 from mmmeta_core.remotes.base import is_name
+from mmmeta_core.sync import Replica
+from mmmeta_core.sync.pull import pull
+from mmmeta_core.sync.push import push
+from mmmeta_core.sync.retire import listed, retire
 from mmmeta_core.types import Key, Row
 
 _TRIES: Final = 10
@@ -50,7 +54,7 @@ class PurgeResult:
 
 
 def purge(
-    replica: sync.Replica,
+    replica: Replica,
     remote: Remote,
     keys: Iterable[Key | Collection[Key]],
     *,
@@ -75,7 +79,7 @@ def purge(
     if not wanted or not reason.strip():
         raise ConfigError("to purge, say which documents and for what reason")
     remote.check_writable()
-    sync.pull(replica, remote, probe=True)
+    pull(replica, remote, probe=True)
     run = _Run(replica, remote, root, reason.strip())
     with replica.catalog() as catalog:
         rows = _resolve(catalog, wanted)
@@ -88,10 +92,10 @@ def purge(
         upto = max(upto, run.publish(list(rows)))
     with replica.catalog() as catalog:
         revision = catalog.position.revision if dry_run else _tombstone(catalog, list(rows))
-    revisions = sync.listed(remote)
+    revisions = listed(remote)
     going = [one for one in revisions if one <= upto]
     if not dry_run:
-        sync.retire(replica, remote, upto, covering=revision)
+        retire(replica, remote, upto, covering=revision)
     return PurgeResult(
         len(rows.keys() - purged),
         revision,
@@ -137,7 +141,7 @@ def _tombstone(catalog: Catalog, keys: list[Key]) -> int:
 
 @dataclass(frozen=True)
 class _Run:
-    replica: sync.Replica
+    replica: Replica
     remote: Remote
     root: Path
     reason: str
@@ -162,7 +166,7 @@ class _Run:
             with self.replica.catalog() as catalog:
                 before = catalog.position.revision
                 catalog.purge(keys)
-            revision = sync.push(self.replica, self.remote, note=self.reason).revision
+            revision = push(self.replica, self.remote, note=self.reason).revision
             if revision > before + 1:
                 mentioned = max(
                     mentioned,

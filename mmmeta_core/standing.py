@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmmeta_core import generate as generating
-from mmmeta_core import sync
-from mmmeta_core import update as updating
 from mmmeta_core.types import Kind
+
+if TYPE_CHECKING:
+    from mmmeta_core.generate import GenerateResult
+    from mmmeta_core.sync.pull import PullResult
+    from mmmeta_core.sync.push import PushResult
+    from mmmeta_core.update import UpdateResult
 
 
 @dataclass(frozen=True)
 class SyncResult:
     """What `sync` did; `generated` and `pushed` are None where the role did not need them."""
 
-    pulled: sync.PullResult | None
-    generated: generating.GenerateResult | None
-    pushed: sync.PushResult | None
-    updated: updating.UpdateResult
+    pulled: PullResult | None
+    generated: GenerateResult | None
+    pushed: PushResult | None
+    updated: UpdateResult
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Keys beginning with `local_` are this machine's own and never published; see `St
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -149,6 +148,8 @@ class Store(MutableMapping[str, Any]):
             write_atomic(path, data)
 
     def _missing(self, key: str) -> StoreKeyError:
+        import difflib
+
         near = difflib.get_close_matches(key, list(self), 1) if isinstance(key, str) else []
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return StoreKeyError(f"the store {self.folder} has no key {key!r}{hint}")

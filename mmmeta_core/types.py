@@ -159,14 +159,14 @@ def is_key(value: object) -> bool:
         return False
     if isinstance(value, int):
         return -_INT64 <= value < _INT64
-    return isinstance(value, str) and bool(value.strip()) and _is_utf8(value) and "\0" not in value
+    return isinstance(value, str) and bool(value.strip()) and is_utf8(value) and "\0" not in value
 
 
 def is_key_column(name: object) -> bool:
     """Whether documents can be keyed by a column of this name."""
     if not isinstance(name, str) or not name.strip() or name.startswith("__") or not name.isprintable():
         return False
-    return _is_utf8(name) and len(name.encode()) <= MAX_NAME_BYTES
+    return is_utf8(name) and len(name.encode()) <= MAX_NAME_BYTES
 
 
 def is_deeper(value: Any, levels: int) -> bool:
@@ -184,7 +184,10 @@ def is_deeper(value: Any, levels: int) -> bool:
     return bool(level)
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether the text has no lone surrogates."""
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate
@@ -202,7 +205,7 @@ def _plain(value: str | int | float | date) -> Sql:
             raise Misfit("an integer beyond 64 bits")
         return value
     text = value.isoformat() if isinstance(value, date) else value
-    if not _is_utf8(text):
+    if not is_utf8(text):
         raise Misfit("text that is not valid Unicode")
     return text
 

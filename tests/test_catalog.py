@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmmeta_core import Metadir, mmmeta
+from mmmeta_core.database.catalog import open_catalog
 
 
 def two_publishers(tmp_path: Path) -> tuple[Metadir, Metadir]:
@@ -67,3 +68,35 @@ def test_columns_may_have_the_names_of_sql(tmp_path: Path) -> None:
     file = m.files.get("1")
     assert file is not None
     assert {word: file[word] for word in words} == {word: word for word in words}
+
+
+def test_what_was_purged_is_told_also_where_nothing_was_before(tmp_path: Path) -> None:
+    a, b = two_publishers(tmp_path)
+    a.files.insert_many([{"content_hash": "1", "title": "x"}, {"content_hash": "2", "title": "y"}])
+    a.push()
+    b.sync()
+
+    def purged(metadir: Metadir) -> list[object]:
+        with open_catalog(metadir.paths.meta, "content_hash") as catalog:
+            return [*catalog.purged(), *catalog.purged()]
+
+    assert (purged(a), purged(b)) == ([], [])
+    with open_catalog(a.paths.meta, "content_hash") as catalog:
+        catalog.purge(["1"])  # as one that is killed before it publishes
+    assert purged(a) == ["1", "1"]
+    a.push()
+    b.pull()
+    assert (purged(a), purged(b)) == (["1", "1"], ["1", "1"])
+
+
+def test_once_looked_for_what_was_purged_is_not_looked_for_again(tmp_path: Path) -> None:
+    m = mmmeta(tmp_path)
+    m.files.insert(content_hash="1", title="x")
+    said: list[str] = []
+    with open_catalog(m.paths.meta, "content_hash") as catalog:
+        catalog.connection.set_trace_callback(said.append)
+        assert catalog.purged() == []
+        assert any(" FROM files " in statement for statement in said)
+        said.clear()
+        assert catalog.purged() == []
+        assert not any(" FROM files " in statement for statement in said)

@@ -336,3 +336,45 @@ def test_a_terminal_that_lacks_a_character_is_shown_its_code(tmp_path: Path) -> 
         capture_output=True,
     )
     assert result.stdout.decode("latin-1") == "Ü \\u2264 \\u6f22\n"
+
+
+# --- the help and the version, which are said without loading the program
+
+
+@pytest.mark.parametrize("columns", [None, "60", "80", "200"])
+def test_the_help_that_is_kept_is_the_one_that_click_prints(tmp_path: Path, columns: str | None) -> None:
+    env = {name: value for name, value in environment().items() if name != "COLUMNS"}
+    env |= {} if columns is None else {"COLUMNS": columns}
+    said = [
+        subprocess.run([*MMMETA, *arguments], cwd=tmp_path, env=env, capture_output=True)
+        for arguments in (["--help"], ["-h"], ["-q", "--help"])
+    ]
+    how = "COLUMNS=80 .venv/bin/mmmeta -q --help > mmmeta_core/cli/help.txt"
+    assert said[0].stdout == said[1].stdout == said[2].stdout, f"after a change to the commands: {how}"
+    assert [one.returncode for one in said] == [0, 0, 0]
+    assert not any(one.stderr for one in said)
+
+
+def test_the_version_is_the_one_that_click_prints(tmp_path: Path) -> None:
+    assert done("--version", cwd=tmp_path) == done("-q", "--version", cwd=tmp_path)
+    assert done("--version", cwd=tmp_path) == f"mmmeta, version {mmmeta_core.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "sentence"),
+    [
+        ("{} --help > /dev/full", 1, "mmmeta: the output can't be written (No space left on device)"),
+        ("{} --help >&-", 0, ""),
+        ("(sleep 0.1; {} --help) | true; exit ${{PIPESTATUS[0]}}", 0, ""),
+        ("_MMMETA_COMPLETE=bash_source {} --help > completion", 0, ""),
+    ],
+)
+def test_the_help_ends_as_every_command_does(tmp_path: Path, shell: str, code: int, sentence: str) -> None:
+    words = shell.format("exec " * ("PIPE" not in shell and "_COMPLETE" not in shell) + " ".join(MMMETA))
+    env = environment()
+    del env["COLUMNS"]
+    result = subprocess.run(["bash", "-c", words], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.startswith(sentence)) == (code, True), result.stderr
+    assert bool(result.stderr) == bool(sentence)
+    if "completion" in shell:
+        assert "COMP_WORDS" in (tmp_path / "completion").read_text()

@@ -16,9 +16,10 @@ from mmmeta_core import mmmeta
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import open_catalog
 from mmmeta_core.errors import CatalogError, RefusedError
-from mmmeta_core.legacy import CatalogConversion, StateConversion
+from mmmeta_core.legacy.catalog import CatalogConversion
 from mmmeta_core.legacy.layout import old_catalog, old_state
 from mmmeta_core.legacy.settings import map_settings
+from mmmeta_core.legacy.state import StateConversion
 from mmmeta_core.paths import Paths
 from mmmeta_core.remotes import open_remote
 

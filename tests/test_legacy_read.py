@@ -14,10 +14,10 @@ import pytest
 
 from mmmeta_core import mmmeta
 from mmmeta_core.errors import CatalogError
-from mmmeta_core.legacy import CatalogConversion, StateConversion
+from mmmeta_core.legacy.catalog import CatalogConversion
 from mmmeta_core.legacy.layout import held
 from mmmeta_core.legacy.read import Damage, Report, is_list, parts_read, reads_as_number
-from mmmeta_core.legacy.state import _as_written
+from mmmeta_core.legacy.state import StateConversion, _as_written
 
 TIMES = {"__meta_added": "2021-01-01 10:00:00.000001", "__meta_last_updated": "2021-01-02 10:00:00"}
 META = "__meta_last_updated DATETIME, __meta_added DATETIME"

@@ -11,9 +11,9 @@ import pytest
 
 from mmmeta_core import CatalogError, Metadir, mmmeta
 from mmmeta_core.files import File
-from mmmeta_core.metadir import Pipeline
 from mmmeta_core.remotes import LocalRemote
 from mmmeta_core.remotes.base import READ_LIMIT, Blob
+from mmmeta_core.standing import Pipeline
 
 NOW = datetime.now(UTC)
 

@@ -1,11 +1,29 @@
 """The command line: arguments and printing, nothing else."""
 
-from mmmeta_core.cli import checking as _checking  # these add their commands to the group
-from mmmeta_core.cli import history as _history
-from mmmeta_core.cli import keys as _keys
-from mmmeta_core.cli import work as _work
-from mmmeta_core.cli.commands import cli, main
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmmeta_core.cli.commands import cli
 
 __all__ = ["cli", "main"]
 
-_ = _checking, _history, _keys, _work
+
+def main() -> None:
+    """Run the command line."""
+    from mmmeta_core.cli.quick import answer
+
+    if not answer(sys.argv[1:]):
+        from mmmeta_core.cli.commands import run
+
+        run()
+
+
+def __getattr__(name: str) -> Any:
+    if name != "cli":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mmmeta_core.cli.commands import cli
+
+    return cli

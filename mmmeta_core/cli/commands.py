@@ -59,7 +59,7 @@ def cli(
     context.obj = Session(metadir, files_root, remote)
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal's encoding lacks is shown as its code; stderr is so already.

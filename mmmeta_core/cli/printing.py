@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -68,6 +64,9 @@ def echo_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, how:
         for row in rows:
             echo_json({column: row[column] for column in columns})
     elif how == "csv":
+        import csv
+        import io
+
         for line in chain([columns], ([_cell(row[c]) for c in columns] for row in rows)):
             buffer = io.StringIO()
             csv.writer(buffer, lineterminator="\n").writerow(line)
@@ -100,14 +99,18 @@ def _cell(value: Any) -> str:
 def _json(value: Any) -> str:
     try:
         plain = orjson.dumps(value, default=str).decode()
-        # JSON leaves DEL, C1 controls and characters that turn or hide text as they are, and a terminal obeys them.
-        return (
-            plain
-            if plain.isprintable()
-            else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in plain)
-        )
     except TypeError:  # integers beyond 64 bits and lone surrogates, which JSON can say all the same
+        import json
+
         return json.dumps(value, default=_json_value, separators=(",", ":"))
+    # JSON leaves DEL, C1 controls and characters that turn or hide text as they are, and a terminal obeys them.
+    return plain if plain.isprintable() else "".join(map(_escaped, plain))
+
+
+def _escaped(char: str) -> str:
+    import json
+
+    return char if char.isprintable() else json.dumps(char)[1:-1]
 
 
 def _json_value(value: Any) -> str:
@@ -116,6 +119,8 @@ def _json_value(value: Any) -> str:
 
 def _table(rows: Iterator[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print aligned columns; their widths come from the first rows."""
+    import shutil
+
     sample = [[text(row[column]) for column in columns] for row in islice(rows, _SAMPLE)]
     widths = [min(max(map(len, cells)), _WIDEST) for cells in zip(columns, *sample, strict=True)]
     room = shutil.get_terminal_size().columns

@@ -6,16 +6,19 @@ import errno
 import logging
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 if TYPE_CHECKING:
     from mmmeta_core.metadir import Metadir
+
+_MODULES: Final = ("checking", "history", "keys", "work")
+"""Those that add further commands to the group: loaded for one that it has not, and to list all."""
 
 
 class Session:
@@ -40,6 +43,17 @@ class Session:
 class Program(click.Group):
     """A group whose commands end with one sentence on stderr and an exit code, whatever stops them."""
 
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of this name."""
+        if cmd_name not in self.commands:
+            _load()
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        _load()
+        return super().list_commands(ctx)
+
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the arguments, and print the help if they ask for it."""
         with sentences():
@@ -51,11 +65,15 @@ class Program(click.Group):
             return super().invoke(ctx)
 
 
+def _load() -> None:
+    for module in _MODULES:
+        import_module(f"mmmeta_core.cli.{module}")
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
     """Turn the errors that are the user's to mend into one sentence and an exit code."""
     from mmmeta_core.errors import MmmetaError
-    from mmmeta_core.trouble import database_sentence
 
     try:
         yield
@@ -70,6 +88,10 @@ def sentences() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         sys.exit(_interrupted(interrupt))
     except Exception as error:
+        import sqlite3
+
+        from mmmeta_core.trouble import database_sentence
+
         # An error of SQLite's, or one of SQLAlchemy's around it, which is not imported for that.
         cause = getattr(error, "orig", error)
         if isinstance(cause, sqlite3.Error):

@@ -78,8 +78,15 @@ CREATE TABLE IF NOT EXISTS mmmeta_local (key TEXT PRIMARY KEY, value) WITHOUT RO
 """
 _SCRUB: Final = "scrub"
 """The private note that documents were purged and the file is to be rewritten."""
+_UNPURGED: Final = "unpurged"
+"""The private note of the digest of the revision as of which no document was purged."""
 _PRIVATE_TABLES: Final = ("mmmeta_pending", "mmmeta_local")
-_PRAGMAS: Final = {"journal_mode": "DELETE", "synchronous": "FULL", "secure_delete": "ON"}
+_PRAGMAS: Final = {
+    "journal_mode": "DELETE",
+    "synchronous": "FULL",
+    "secure_delete": "ON",
+    "cache_size": "-32768",  # KiB: what does not fit is written, and flushed, before its transaction ends
+}
 
 INHERITED: Final = "inherited"
 """The private note of a catalog that was converted: the columns that an older version of mmmeta had, a JSON list."""
@@ -231,34 +238,44 @@ class Catalog:
         that were soft-deleted for a reason in `restores` are restored. One transaction; idempotent: what already
         is so stays untouched. Of several changes to a document all are made, in order.
         """
+        with atomic(self.connection):
+            return self.stage_within(changes, columns, restores=restores)
+
+    def stage_within(
+        self, changes: Iterable[Change], columns: Columns | None = None, *, restores: Collection[str] = ()
+    ) -> Staged:
+        """Do what `stage` does within the caller's transaction, which has to end if this fails.
+
+        Without a savepoint of its own, for which SQLite would copy each page that is written.
+        """
         staged = Staged()
         now = format_time(utcnow())
-        with atomic(self.connection):
-            if columns is not None:
-                self._take_kinds(columns)
-                self._add_columns(columns.added, revision=None)
-                columns.added.clear()
-            inherited = self.is_inherited
-            for some in chunks(changes):
-                if inherited:
-                    self._take_keys(change.key for change in some)
-                self._stage(some, now, staged, restores)
+        if columns is not None:
+            self._take_kinds(columns)
+            self._add_columns(columns.added, revision=None)
+            columns.added.clear()
+        inherited = self.is_inherited
+        for some in chunks(changes):
+            if inherited:
+                self._take_keys(change.key for change in some)
+            self._stage(some, now, staged, restores)
         return staged
 
     def _stage(self, changes: list[Change], now: str, staged: Staged, restores: Collection[str]) -> None:
         present = rows_by_key(self.connection, self.unique, list({change.key for change in changes}))
+        kinds = self._all_kinds() if present else {}
         written: dict[Key, Row] = {}
         bases: dict[Key, str | None] = {}
         for key, values in changes:
             row = present.get(key)
-            if _is_purged(row) and values.get("__deleted_reason") != PURGED:
-                staged.purged += 1
-                continue
             if row is None:
                 fresh = {self.unique: key, **values, "__meta_added": now, "__meta_last_updated": now}
                 written[key] = present[key] = fresh
                 bases[key] = None
                 staged.added += 1
+                continue
+            if _is_purged(row) and values.get("__deleted_reason") != PURGED:
+                staged.purged += 1
                 continue
             changed = {name: value for name, value in values.items() if not same(row.get(name), value)}
             restored = row.get("__deleted_at") is not None and row.get("__deleted_reason") in restores
@@ -268,7 +285,7 @@ class Catalog:
                 staged.unchanged += 1
                 continue
             if key not in bases:
-                bases[key] = None if key in written else self._base(row)
+                bases[key] = None if key in written else _base(row, kinds)
             changed["__meta_last_updated"] = now
             row.update(changed)
             written[key] = {**written.get(key, {self.unique: key}), **changed}
@@ -278,11 +295,6 @@ class Catalog:
         self.connection.executemany(
             "INSERT INTO mmmeta_pending (key, base) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", bases.items()
         )
-
-    def _base(self, row: Row) -> str:
-        kinds = self._all_kinds()
-        kept = {name: to_json(row[name], kind) for name, kind in kinds.items() if row.get(name) is not None}
-        return orjson.dumps(kept).decode()
 
     # --- what an older version had
 
@@ -393,11 +405,17 @@ class Catalog:
         return deleted
 
     def purged(self) -> list[Key]:
-        """Return the documents that were purged."""
+        """Return the documents that were purged. Looks at all once a revision, and at none where none was purged."""
+        digest = self.position.digest
+        if self.local(_UNPURGED) == digest:
+            return []
         rows = self.connection.execute(
             f"SELECT {self.quoted_key} FROM files WHERE __deleted_reason = ?", (PURGED,)
         )
-        return [key for (key,) in rows]
+        keys: list[Key] = [key for (key,) in rows]
+        if not keys:
+            self.set_local(**{_UNPURGED: digest})
+        return keys
 
     def blank(self, keys: Iterable[Key]) -> None:
         """Empty the columns of these documents and mark them as purged, so that no byte of what they held is left.
@@ -408,6 +426,7 @@ class Catalog:
         emptied = ",".join(f"{quote(name)} = NULL" for name in names)
         held = " OR ".join(f"{quote(name)} IS NOT NULL" for name in names)
         with atomic(self.connection) as connection:
+            set_values(connection, "mmmeta_local", {_UNPURGED: None})
             cursor = connection.executemany(
                 f"UPDATE files SET {emptied}, __deleted_at = coalesce(__deleted_at, ?), __deleted_reason = ? "
                 f"WHERE {self.quoted_key} = ? AND ({held})",
@@ -421,6 +440,7 @@ class Catalog:
         now, emptied = format_time(utcnow()), {**dict.fromkeys(self.kinds()), RESCUED: None}
         staged = 0
         with atomic(self.connection):
+            set_values(self.connection, "mmmeta_local", {_UNPURGED: None})
             for some in chunks(keys):
                 rows = self.rows(some)
                 changes = [
@@ -737,7 +757,7 @@ def _drop(connection: sqlite3.Connection) -> None:
 
 
 def _create(connection: sqlite3.Connection, unique: str) -> None:
-    for statement in _statements(_SCHEMA.format(key=quote(unique))):
+    for statement in _statements(_SCHEMA.format(key=quote(unique)) + _PRIVATE_SCHEMA):
         connection.execute(statement)
     set_values(connection, "mmmeta_info", {"unique": unique, "revision": 0})
 
@@ -760,6 +780,12 @@ def _fit_anew(row: Row, kinds: Mapping[str, Kind], columns: Columns) -> Row:
         **fitted.row,
         RESCUED: kept.rescued_json(),
     }
+
+
+def _base(row: Row, kinds: Mapping[str, Kind]) -> str:
+    """Return a published row in the log's JSON form."""
+    kept = {name: to_json(row[name], kind) for name, kind in kinds.items() if row.get(name) is not None}
+    return orjson.dumps(kept).decode()
 
 
 def _is_purged(row: Mapping[str, Any] | None) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from mmmeta_core.errors import DocumentError
-from mmmeta_core.types import MAX_NAME_BYTES, PLAIN_KINDS, Kind, Misfit, Sql, coerce, encode, kind_of
+from mmmeta_core.types import MAX_NAME_BYTES, PLAIN_KINDS, Kind, Misfit, Sql, coerce, encode, is_utf8, kind_of
 
 PURGED: Final = "purged"
 """The `__deleted_reason` of a document of which nothing but the key may be left, and which never comes back."""
@@ -53,6 +53,7 @@ def fold(name: str) -> str:
 
 
 _INT64: Final = 2**63
+_NO_TYPES: Final[Mapping[str, Kind]] = {}
 
 
 @dataclass
@@ -86,6 +87,8 @@ class Columns:
         self.added: dict[str, Kind] = {}
         self.undecided = set(undecided)
         self._limit = limit
+        self._settled: tuple[frozenset[str], frozenset[str]] | None = None
+        self._types: Mapping[str, Kind] = _NO_TYPES
         self._folded = {fold(name): name for name in self.kinds}
         self._taken = {fold(name) for name in taken}
 
@@ -96,6 +99,7 @@ class Columns:
     def add(self, name: str, kind: Kind) -> None:
         """Make a column known."""
         self.kinds[name] = kind
+        self._settled = None
         self._folded[fold(name)] = name
 
     def fit(self, document: Mapping[str, Any], types: Mapping[str, Kind] | None = None) -> Fitted:
@@ -105,13 +109,14 @@ class Columns:
         name can't be (reserved, too long, one too many), or when two keys ask for the same column. Raises
         `DocumentError` for a value that not even JSON can keep.
         """
+        types = types or _NO_TYPES
         fitted = Fitted()
-        rest = self._fit_known(fitted.row, document, types or {})
+        rest = self._fit_known(fitted.row, document, types)
         # Keys that are spelled as their column come first: which of two gets it must not depend on their order.
         rest.sort(key=lambda key: key not in self.kinds and column_name(key) != key)
         for key in rest:
             try:
-                self._place(fitted, key, document[key], types or {})
+                self._place(fitted, key, document[key], types)
             except Misfit as misfit:
                 fitted.rescued[key] = _rescuable(key, document[key], misfit)
         return fitted
@@ -121,24 +126,33 @@ class Columns:
     ) -> list[str]:
         """Put into `row` what needs no thought: values of the kind of a column that is there. Returns the other keys.
 
-        Nearly all values are of these, and together they take a third of the time.
+        Nearly all values are of these, and most of them text.
         """
-        kinds, undecided, rest = self.kinds, self.undecided, []
+        if self._settled is None or self._types is not types:
+            self._settled, self._types = self._settle(types), types
+        (plain, flags), rest = self._settled, []
         for key, value in document.items():
-            kind, its_type = kinds.get(key), type(value)
-            if kind is None or key in types or key in undecided:
-                rest.append(key)
-            elif value is None:
-                row[key] = None
-            elif kind in PLAIN_KINDS and (
-                (its_type is str and value.isascii()) or (its_type is int and -_INT64 <= value < _INT64)
-            ):
-                row[key] = value
-            elif its_type is bool and kind == "boolean":
+            its_type = type(value)
+            if key in plain:
+                if (
+                    (its_type is str and (value.isascii() or is_utf8(value)))
+                    or value is None
+                    or (its_type is int and -_INT64 <= value < _INT64)
+                ):
+                    row[key] = value
+                else:
+                    rest.append(key)
+            elif its_type is bool and key in flags:
                 row[key] = int(value)
             else:
                 rest.append(key)
         return rest
+
+    def _settle(self, types: Mapping[str, Kind]) -> tuple[frozenset[str], frozenset[str]]:
+        """Return which columns take text and numbers, and which take booleans, as they come."""
+        settled = self.kinds.keys() - self.undecided - types.keys()
+        plain = frozenset(name for name in settled if self.kinds[name] in PLAIN_KINDS)
+        return plain, frozenset(name for name in settled if self.kinds[name] == "boolean")
 
     def _place(self, fitted: Fitted, key: str, value: Any, types: Mapping[str, Kind]) -> None:
         kind = self.kinds.get(key)
@@ -157,6 +171,7 @@ class Columns:
 
     def _decide(self, column: str, kind: Kind) -> Kind:
         self.undecided.discard(column)
+        self._settled = None
         if kind != self.kinds[column]:
             self.kinds[column] = self.added[column] = kind
         return kind

@@ -6,13 +6,13 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from mmmeta_core.database.sqlite_state import SqliteState
-from mmmeta_core.database.state import State
 from mmmeta_core.errors import ConfigError
 from mmmeta_core.types import MAX_NAME_BYTES
+
+if TYPE_CHECKING:
+    from mmmeta_core.database.state import State
 
 _SCHEMES: Final = ("postgresql", "postgresql+psycopg")
 _HOW: Final = "write postgresql+psycopg://user:password@host/database?schema=name"
@@ -62,15 +62,17 @@ def place(value: str | os.PathLike[str]) -> Place:
 
 
 def _server(text: str) -> Server:
+    from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
     try:
         parts = urlsplit(text)
         port = parts.port
         query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else []
-    except ValueError as error:
+    except ValueError:
         # urllib's own words may hold a part of the URL, such as a password with a slash.
         raise ConfigError(
             f"the URL of the state db can't be read: {_HOW}, with %-escapes for what is special in a password"
-        ) from error.__cause__
+        ) from None
     if any(ord(letter) < 32 for letter in unquote(text)):
         raise ConfigError(f"the URL of the state db has a control character: {_HOW}")
     schemas = [value for name, value in query if name == "schema"] or ["public"]
@@ -80,9 +82,7 @@ def _server(text: str) -> Server:
             f"no schema can be named {schema!r:.80}: 1 to {MAX_NAME_BYTES} bytes, not pg_… first"
         )
     rest = [(name, value) for name, value in query if name != "schema"]
-    uri = urlunsplit(SplitResult("postgresql", parts.netloc, parts.path, urlencode(rest), ""))
-    if not parts.netloc:  # a socket, whose folder is in the query
-        uri = uri.replace("postgresql:", "postgresql://", 1) if "://" not in uri else uri
+    uri = f"postgresql://{parts.netloc}{parts.path}" + (f"?{urlencode(rest)}" if rest else "")
     host = parts.hostname or dict(rest).get("host") or "localhost"
     where = f"{host}:{port}" if port else host
     user = f"{unquote(parts.username)}@" if parts.username else ""
@@ -96,6 +96,8 @@ def open_state(where: Place, unique: str) -> State:
     Raises `ConfigError` when the driver is not installed.
     """
     if isinstance(where, Path):
+        from mmmeta_core.database.sqlite_state import SqliteState
+
         return SqliteState(where, unique)
     try:
         from mmmeta_core.database.postgres.state import PostgresState

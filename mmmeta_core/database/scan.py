@@ -40,7 +40,7 @@ _SCHEMA: Final = (
 )
 # A lost cache costs time, never data.
 _KNOWN_SHAPES: Final = 1_000
-_PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
+_PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL", "cache_size": "-16384"}
 
 
 class Seen(NamedTuple):
@@ -77,6 +77,7 @@ class Scan:
         self.connection = connection
         self.path = path
         self._shapes: dict[tuple[str, ...], int] = {}
+        self._columns: dict[int, frozenset[str]] = {}
 
     def begin(self, root: Path, settings: str) -> None:
         """Forget what does not hold for this root; look at every file again when `settings` differ from last time."""
@@ -96,21 +97,25 @@ class Scan:
         """Make the next look at every file a fresh one."""
         self.connection.execute("UPDATE sources SET mtime_ns = ?", (RACY,))
 
-    def folder(self, folder: str) -> dict[str, Seen]:
-        """Return what is known of one folder's files, by name."""
-        rows = self.connection.execute("SELECT * FROM sources WHERE folder = ?", (folder,))
-        return {row[1]: Seen(*row) for row in rows}
+    def marks(self, folder: str) -> dict[str, tuple[int, int, int]]:
+        """Return size, `mtime_ns` and inode of one folder's files, by name: what tells whether they changed."""
+        rows = self.connection.execute(
+            "SELECT name, size, mtime_ns, inode FROM sources WHERE folder = ?", (folder,)
+        )
+        return {name: (size, mtime_ns, inode) for name, size, mtime_ns, inode in rows}
+
+    def seen(self, folder: str, name: str) -> Seen:
+        """Return what is known of a file that `marks` has named."""
+        row = self.connection.execute("SELECT * FROM sources WHERE folder = ? AND name = ?", (folder, name))
+        return Seen._make(row.fetchone())
 
     def folders(self) -> set[str]:
         """Return the folders that files were seen in."""
         return {folder for (folder,) in self.connection.execute("SELECT DISTINCT folder FROM sources")}
 
     def remember(self, seen: Iterable[Seen]) -> None:
-        """Note files as they are now."""
-        with atomic(self.connection):
-            self.connection.executemany(
-                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?)", seen
-            )
+        """Note files as they are now. Within a transaction, or else each on its own."""
+        self.connection.executemany("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?)", seen)
 
     def forget(self, gone: Iterable[Seen], keys: Iterable[Key]) -> set[Key]:
         """Drop files that are no longer there, and return which of their `keys` other files have.
@@ -135,6 +140,16 @@ class Scan:
                 some,
             )
             yield from map(Seen._make, rows.fetchall())
+
+    def paths_with_keys(self, keys: Iterable[Key]) -> Iterator[tuple[Key, str]]:
+        """Yield key and path of the readable files that have one of these keys."""
+        for some in chunks(keys):
+            rows = self.connection.execute(
+                f"SELECT key, folder, name FROM sources WHERE key IN ({','.join('?' * len(some))}) AND problem IS NULL",
+                some,
+            )
+            for key, folder, name in rows.fetchall():
+                yield key, f"{folder}/{name}" if folder else name
 
     def sources(self) -> Iterator[Seen]:
         """Yield all readable files, in the order of their paths."""
@@ -192,8 +207,15 @@ class Scan:
 
     def shape(self, number: int | None) -> frozenset[str]:
         """Return the columns of a shape; none for one that isn't known."""
-        row = self.connection.execute("SELECT columns FROM shapes WHERE id = ?", (number,)).fetchone()
-        return frozenset(orjson.loads(row[0])) if row else frozenset()
+        if number is None:
+            return frozenset()
+        known = self._columns.get(number)
+        if known is None:
+            if len(self._columns) >= _KNOWN_SHAPES:
+                self._columns.clear()
+            row = self.connection.execute("SELECT columns FROM shapes WHERE id = ?", (number,)).fetchone()
+            known = self._columns[number] = frozenset(orjson.loads(row[0])) if row else frozenset()
+        return known
 
 
 @contextmanager

@@ -2,11 +2,9 @@
 
 `layout` recognises them, `read` gives what they hold, `settings` maps their `config.yml`, `catalog` and `state` convert,
 `archive` guards what lies at a remote, `conversion` says when. What is old is kept aside in `_mmmeta/old-0.1` or `old-0.4`
-until a person removes it; nothing there is ever published.
+until a person removes it; nothing there is ever published. What converts is imported where there is something to convert.
 """
 
-from mmmeta_core.legacy.catalog import CatalogConversion
-from mmmeta_core.legacy.conversion import Conversion, Converted
-from mmmeta_core.legacy.state import StateConversion
+from mmmeta_core.legacy.conversion import Conversion
 
-__all__ = ["CatalogConversion", "Conversion", "Converted", "StateConversion"]
+__all__ = ["Conversion"]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mmmeta_core.database.catalog import Catalog
-from mmmeta_core.head import read_head
 from mmmeta_core.legacy import layout
-from mmmeta_core.legacy.archive import check_first_push, check_pulled
-from mmmeta_core.legacy.catalog import CatalogConversion, convert_catalog, give_way, set_aside
-from mmmeta_core.legacy.state import StateConversion, convert_state
-from mmmeta_core.remotes import LocalRemote, Remote
 from mmmeta_core.sync import Replica
 
-Converted: TypeAlias = CatalogConversion | StateConversion
+if TYPE_CHECKING:
+    from mmmeta_core.legacy.catalog import CatalogConversion
+    from mmmeta_core.legacy.state import StateConversion
+    from mmmeta_core.remotes import Remote
+
+    Converted: TypeAlias = CatalogConversion | StateConversion
 
 
 @dataclass
@@ -42,9 +42,12 @@ class Conversion:
 
     def begin(self, *, publishes: bool = False) -> None:
         """Convert the catalog, before a verb works on it; with `publishes`, its documents wait for the next push."""
-        converted = convert_catalog(self.replica.paths)
-        if converted is not None:
-            self.done.append(converted)
+        if layout.has_old_files(self.replica.paths):
+            from mmmeta_core.legacy.catalog import convert_catalog
+
+            converted = convert_catalog(self.replica.paths)
+            if converted is not None:
+                self.done.append(converted)
         if publishes and self.replica.paths.meta.exists():
             with self.replica.catalog() as catalog:
                 catalog.publish_inherited()
@@ -60,6 +63,10 @@ class Conversion:
 
     def state(self, catalog: Catalog, *, needed: bool = True) -> None:
         """Convert the client's state, on the catalog that is to be merged into it."""
+        if layout.old_state(self.replica.paths, self.state_db) is None:
+            return
+        from mmmeta_core.legacy.state import convert_state
+
         converted = convert_state(self.replica.paths, self.state_db, catalog, needed=needed)
         if converted is not None:
             self.done.append(converted)
@@ -67,7 +74,9 @@ class Conversion:
     def before_pull(self, remote: Remote) -> None:
         """Convert the catalog, unless the remote's is converted already: then the one here gives way to it."""
         waits = self.has_old_catalog or self._is_inherited()
-        if waits and not self._is_at(remote) and read_head(remote)[0] is not None:
+        if waits and not self._is_at(remote) and self._is_published(remote):
+            from mmmeta_core.legacy.catalog import give_way, set_aside
+
             if not set_aside(self.replica.paths):
                 give_way(self.replica.paths, remote.url)
         else:
@@ -76,6 +85,8 @@ class Conversion:
     def after_pull(self, remote: Remote, revision: int, *, publishes: bool) -> None:
         """Raise `CatalogError` for a client whose remote is still to be converted by its publisher."""
         if not revision and not publishes and not self._is_at(remote):
+            from mmmeta_core.legacy.archive import check_pulled
+
             check_pulled(remote)
 
     def before_push(self, remote: Remote) -> None:
@@ -83,6 +94,8 @@ class Conversion:
         with self.replica.catalog() as catalog:
             first, inherited = not catalog.position.revision, catalog.is_inherited
         if first and not self._is_at(remote):
+            from mmmeta_core.legacy.archive import check_first_push
+
             check_first_push(self.replica.paths, remote, inherited=inherited)
 
     def _is_inherited(self) -> bool:
@@ -91,7 +104,15 @@ class Conversion:
         with self.replica.catalog() as catalog:
             return catalog.is_inherited
 
+    def _is_published(self, remote: Remote) -> bool:
+        """Whether the remote has a revision of today's."""
+        from mmmeta_core.head import read_head
+
+        return read_head(remote)[0] is not None
+
     def _is_at(self, remote: Remote) -> bool:
         """Whether the remote's metadir is this one."""
+        from mmmeta_core.remotes import LocalRemote
+
         here = self.replica.paths.root.parent.resolve()
         return isinstance(remote, LocalRemote) and remote.root.resolve() == here

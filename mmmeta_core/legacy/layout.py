@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -38,6 +36,11 @@ def old_catalog(paths: Paths) -> Version | None:
     if parts(paths.root / PARTS) and (columns is not None or _is_unused(paths.meta)):
         return "0.4"
     return "0.1" if columns and "__meta_last_updated" in columns else None
+
+
+def has_old_files(paths: Paths) -> bool:
+    """Whether there is a catalog to convert, or may be something left of one that was."""
+    return old_catalog(paths) is not None or aside(paths, "0.4").exists()
 
 
 def old_state(paths: Paths, state_db: Path) -> Path | None:
@@ -113,6 +116,9 @@ def held(path: Path) -> Iterator[sqlite3.Connection]:
 
 def keep(path: Path, folder: Path) -> Path:
     """Give the file a second name in `folder`, durably, or a copy there; idempotent. Returns that name."""
+    import filecmp
+    import shutil
+
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:

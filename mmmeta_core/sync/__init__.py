@@ -1,23 +1,9 @@
 """Sync: a remote's change log ↔ the local catalog and store.
 
-`pull` brings what is new here, `push` publishes what waits here. Both look only at what changed.
+`pull.pull` brings what is new here, `push.push` publishes what waits here. Both look only at what changed. Each is imported
+from its own module, so that what only generates does not load them.
 """
 
-from mmmeta_core.sync.hints import is_here
-from mmmeta_core.sync.pull import PullResult, pull
-from mmmeta_core.sync.push import PushResult, push
 from mmmeta_core.sync.replica import Replica
-from mmmeta_core.sync.retire import Retired, forget_copies, listed, retire
 
-__all__ = [
-    "PullResult",
-    "PushResult",
-    "Replica",
-    "Retired",
-    "forget_copies",
-    "is_here",
-    "listed",
-    "pull",
-    "push",
-    "retire",
-]
+__all__ = ["Replica"]

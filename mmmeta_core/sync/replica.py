@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mmmeta_core.atomic import write_atomic
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
 from mmmeta_core.errors import CatalogError, LogError, SignatureError, StoreError
 from mmmeta_core.paths import Paths
-from mmmeta_core.signing import SIGNING_KEY, Trust, load_signer, load_trust
-from mmmeta_core.store import Store, check_key, is_local
+
+if TYPE_CHECKING:
+    from mmmeta_core.signing import Trust
+    from mmmeta_core.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class Replica:
     @property
     def store(self) -> Store:
         """The store's files."""
+        from mmmeta_core.store import Store
+
         return Store(self.paths.store)
 
     def config(self) -> Config:
@@ -58,6 +61,8 @@ class Replica:
 
         A publisher trusts its own key at least, unless this metadir has an archive from a time before it was signed.
         """
+        from mmmeta_core.signing import SIGNING_KEY, Trust, load_signer, load_trust
+
         trust, signer = load_trust(self.paths.trusted_keys), load_signer()
         if trust is not None:
             return trust.also(signer)
@@ -97,6 +102,8 @@ class Replica:
 
         `remote_last_updated` is the publisher's alone. Raises `LogError` for a bad key; then nothing is written.
         """
+        from mmmeta_core.store import check_key, is_local
+
         for key in published:
             try:
                 check_key(key)
@@ -150,4 +157,6 @@ class Replica:
 
 def digest(text: str) -> str:
     """Return the SHA-256 of a text, hexadecimal."""
+    import hashlib
+
     return hashlib.sha256(text.encode()).hexdigest()

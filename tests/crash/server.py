@@ -25,10 +25,27 @@ from crash.scenarios import BY_NAME
 from crash.trouble import UnavailableError
 
 MODULES = (
+    *(f"mmmeta_core.sync.{name}" for name in ("pull", "push", "retire")),
+    *(
+        f"mmmeta_core.{name}"
+        for name in ("database.scan", "database.state", "legacy.catalog", "legacy.state")
+    ),
+    *(f"mmmeta_core.{name}" for name in ("plain_yaml", "remotes.local", "remotes.s3", "sources")),
     *(f"mmmeta_core.cli.{name}" for name in ("commands", "filters", "printing", "progress", "work")),
     *(
         f"mmmeta_core.{name}"
-        for name in ("files", "process", "download", "export", "into", "upload", "store")
+        for name in (
+            "files",
+            "process",
+            "download",
+            "export",
+            "into",
+            "upload",
+            "store",
+            "generate",
+            "update",
+            "standing",
+        )
     ),
     *(
         "dataset",
