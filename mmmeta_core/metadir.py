@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mmmeta_core.export import ExportResult, Format
     from mmmeta_core.files import Files
     from mmmeta_core.history import Diff, Revision, Touch
+    from mmmeta_core.init import InitResult, Proposal
     from mmmeta_core.past import Pasts
     from mmmeta_core.process import Documents
     from mmmeta_core.prune import PruneResult
@@ -183,6 +184,34 @@ class Metadir:
         self._files = self._state = None
 
     # --- verbs
+
+    def propose(self) -> Proposal:
+        """Look at some of the metadata files below `files_root`: what could be the key column, and what the file name's."""
+        from mmmeta_core.init import propose
+
+        if not self.files_root.is_dir():
+            raise ConfigError(
+                f"{self.files_root} is not a folder: give the one that holds the metadata files"
+            )
+        return propose(self.files_root.resolve())
+
+    def init(
+        self,
+        proposal: Proposal | None = None,
+        *,
+        unique: str | None = None,
+        file_name: str | None = None,
+        urls: Mapping[str, str] | None = None,
+        dry_run: bool = False,
+    ) -> InitResult:
+        """Write the archive's first `config.yml`, commented, from what is given and else `proposal`; see `init.init`."""
+        from mmmeta_core.init import Proposal, init
+
+        self._old.refuse()
+        there = proposal or (self.propose() if self.files_root.is_dir() else Proposal())
+        options: dict[str, Any] = {"unique": unique, "file_name": file_name, "urls": urls, "dry_run": dry_run}
+        with explained(self.paths.root):
+            return init(self._replica, self.remote, there, **options)
 
     def generate(
         self,

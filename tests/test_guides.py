@@ -39,7 +39,7 @@ def test_the_recipes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (tmp_path / "archive" / "sale.pdf").read_text() == "the sale"
 
     lines = re.findall(r"^    mmmeta (.*)$", RECIPES, re.MULTILINE)
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         arguments = [sys.executable, "-m", "mmmeta_core", *shlex.split(line)]
         done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True)

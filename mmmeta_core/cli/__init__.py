@@ -2,10 +2,11 @@
 
 from mmmeta_core.cli import checking as _checking  # these add their commands to the group
 from mmmeta_core.cli import history as _history
+from mmmeta_core.cli import init as _init
 from mmmeta_core.cli import keys as _keys
 from mmmeta_core.cli import work as _work
 from mmmeta_core.cli.commands import cli, main
 
 __all__ = ["cli", "main"]
 
-_ = _checking, _history, _keys, _work
+_ = _checking, _history, _init, _keys, _work
