@@ -27,7 +27,7 @@ from mmmeta_core.init.settings import settings_text
 from mmmeta_core.metadir import Metadir
 from mmmeta_core.types import is_key_column
 
-COLUMNS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20).filter(is_key_column)
+COLUMNS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=15).filter(is_key_column)
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 TEMPLATES = st.text(
     st.characters(exclude_categories=("Cs",), exclude_characters="{}"), min_size=1, max_size=30
