@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
@@ -41,6 +41,7 @@ from mmmeta_core.trouble import explained
 from mmmeta_core.types import Key, Progress
 
 if TYPE_CHECKING:
+    from mmmeta_core.doctor import Check, DoctorResult
     from mmmeta_core.download import DownloadResult
     from mmmeta_core.export import ExportResult, Format
     from mmmeta_core.files import Files
@@ -423,6 +424,18 @@ class Metadir:
             except (RemoteError, LogError) as error:
                 reason = str(error)
         return Status(insight, there, reason, tuple(self._pipelines()))
+
+    def doctor(self, *, write: bool = False, seen: Callable[[Check], None] | None = None) -> DoctorResult:
+        """Look whether the set-up is right: machine, folders, settings, keys, databases, remote; see `doctor.examine`.
+
+        What is wrong is in the result, not raised. Nothing stays behind; a small object is written to the remote, and
+        removed, only with a `files_root` or with `write`. `seen` is told each check as soon as it is known.
+        """
+        from mmmeta_core.doctor import Site, examine
+
+        state_db = self._state_db if isinstance(self._state_db, Path) else None
+        places = (self.paths, state_db, self.files_root, self.remote)
+        return examine(Site(*places, publishes=self._generates, writes=self._generates or write), seen)
 
     def verify(
         self,

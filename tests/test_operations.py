@@ -62,13 +62,15 @@ def test_a_state_comes_back_from_a_backup_or_from_what_was_imported(client: Meta
 
 
 def test_the_shell_lines_run(client: Metadir, tmp_path: Path) -> None:
-    quick, deep, dry_run, repair = LINES
+    doctor, quick, deep, dry_run, repair = LINES
 
     def say(line: str) -> tuple[int, str]:
         arguments = [sys.executable, "-m", "mmmeta_core", *line.split()[1:]]
         done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True)
         return done.returncode, done.stdout
 
+    code, said = say(doctor)
+    assert (code, {row.split("\t")[0] for row in said.splitlines()}) == (0, {"ok"})
     for line in (quick, deep):
         code, said = say(line)
         assert (code, said.startswith("revision 1, ")) == (0, True)
