@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -48,10 +49,11 @@ if TYPE_CHECKING:
     from mmmeta_core.history import Diff, Revision, Touch
     from mmmeta_core.init import InitResult, Proposal
     from mmmeta_core.past import Pasts
-    from mmmeta_core.process import Documents
+    from mmmeta_core.process import Documents, Handler
     from mmmeta_core.prune import PruneResult
     from mmmeta_core.purge import PurgeResult
     from mmmeta_core.verify import VerifyResult
+    from mmmeta_core.watch import Turn
 
 log = logging.getLogger(__name__)
 
@@ -341,6 +343,34 @@ class Metadir:
             else:
                 log.warning("documents wait here to be published, but %s is read only", self.remote.url)
         return SyncResult(pulled, generated, pushed, self.update())
+
+    def watch(
+        self,
+        handler: Handler | None = None,
+        *,
+        mark: str = "imported",
+        interval: float = 60.0,
+        max_polls: int | None = None,
+        stop: threading.Event | None = None,
+        filters: Callable[[], Mapping[str, Any]] = dict,
+        **options: Any,
+    ) -> Iterator[Turn]:
+        """Keep this client up to date: poll; pull, update and process where there is something to do; see `watch.watch`.
+
+        Yields what each poll led to, every `interval` seconds or so. `handler`, `mark` and `options` are those of
+        `files.process`, whose filters `filters` gives, anew each time: "the last week" moves on. `run_command("import.sh
+        {path}")` makes a handler of a program. Several may watch one metadir: each document is claimed by one of them.
+        """
+        from mmmeta_core.watch import Steps, Work, watch
+
+        steps = Steps(
+            poll=self.poll,
+            pull=self.pull,
+            update=self.update,
+            revision=lambda: self.state_revision if self._old.has_state else 0,
+            work=Work(self, handler, mark, filters, options),
+        )
+        return watch(steps, interval=interval, max_polls=max_polls, stop=stop)
 
     def download(
         self,

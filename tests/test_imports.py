@@ -38,6 +38,7 @@ PUBLIC = {
         "into_database",
         "mmmeta",
         "never",
+        "run_command",
     ],
     "mmmeta_dagster": [
         "Archive",

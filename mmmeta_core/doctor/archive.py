@@ -10,7 +10,7 @@ from mmmeta_core.doctor.checkup import Examination, Found, Site
 from mmmeta_core.errors import RemoteError, RemoteUnreachableError
 from mmmeta_core.head import read_head
 from mmmeta_core.signing import load_trust
-from mmmeta_core.sync import SINGLE_PUBLISHER
+from mmmeta_core.sync.push import SINGLE_PUBLISHER
 from mmmeta_core.types import utcnow
 
 if TYPE_CHECKING:

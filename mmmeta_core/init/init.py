@@ -16,7 +16,8 @@ from mmmeta_core.init.proposal import Proposal
 from mmmeta_core.init.settings import settings_text
 from mmmeta_core.paths import CONFIG, META_DB, NAME, Paths, remote_name
 from mmmeta_core.remotes import Remote
-from mmmeta_core.sync import Replica, is_here
+from mmmeta_core.sync import Replica
+from mmmeta_core.sync.hints import is_here
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
@@ -211,6 +210,8 @@ def too_large(url: str, name: str, size: int, limit: int) -> RemoteError:
 
 def time_of(headers: Mapping[str, str]) -> datetime | None:
     """Return the time that an answer's `Date` says, with how long a cache had kept it; None for none."""
+    from email.utils import parsedate_to_datetime
+
     found = {name.lower(): value for name, value in headers.items()}
     try:
         said = parsedate_to_datetime(found.get("date", ""))

@@ -5,12 +5,11 @@
 
 from mmmeta_core.sync.hints import is_here
 from mmmeta_core.sync.pull import PullResult, pull
-from mmmeta_core.sync.push import SINGLE_PUBLISHER, PushResult, push
+from mmmeta_core.sync.push import PushResult, push
 from mmmeta_core.sync.replica import Replica
 from mmmeta_core.sync.retire import Retired, forget_copies, listed, retire
 
 __all__ = [
-    "SINGLE_PUBLISHER",
     "PullResult",
     "PushResult",
     "Replica",
