@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from mmmeta_core.cli.commands import cli, json_option, pass_session
 from mmmeta_core.cli.session import Session, fail
+from mmmeta_core.cli.words import examples
 
 if TYPE_CHECKING:
     from mmmeta_core.doctor import Check
 
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "red"}
-_EXAMPLES: Final = """\b
-Examples:
-  mmmeta --remote s3://bucket/archive doctor
-  mmmeta --metadir ./publisher --files-root ./documents --remote s3://bucket/archive doctor
-  mmmeta doctor --json | jq '.checks[] | select(.level != "ok")'
-
-\b
-Exit code 0: no problem, though there may be warnings. 1: a problem; its line says how to mend it.
-"""
 
 
-@cli.command(epilog=_EXAMPLES)
+@cli.command(
+    epilog=examples(
+        "mmmeta --remote s3://bucket/archive doctor",
+        "mmmeta --metadir ./publisher --files-root ./documents --remote s3://bucket/archive doctor",
+        "mmmeta doctor --json | jq '.checks[] | select(.level != \"ok\")'",
+    )
+    + "\n\nExit code 0: no problem, though there may be warnings. 1: a problem; its line says how to mend it."
+)
 @click.option(
     "--write",
     is_flag=True,
@@ -52,11 +50,12 @@ def doctor(session: Session, write: bool, as_json: bool) -> None:
 def _tell(check: Check) -> None:
     """Print a check: for people on a terminal, and a line with tabs in a pipe."""
     from mmmeta_core.cli.printing import text
+    from mmmeta_core.cli.tables import is_terminal, styled
 
-    if not sys.stdout.isatty():
+    if not is_terminal():
         click.echo("\t".join(map(text, (check.level, check.name, check.what, check.mend))))
         return
-    level = click.style(check.level.ljust(7), fg=_COLOURS[check.level])
+    level = styled(check.level.ljust(7), fg=_COLOURS[check.level])
     click.echo(f"{level}  {text(check.name):14}  {text(check.what)}")
     if check.mend:
         click.echo(f"{'':25}→ {text(check.mend)}")

@@ -15,6 +15,7 @@ import click
 
 from mmmeta_core.cli.commands import cli, json_option
 from mmmeta_core.cli.session import printable
+from mmmeta_core.cli.words import examples
 
 if TYPE_CHECKING:
     from mmmeta_core.init import InitResult, Proposal
@@ -23,15 +24,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_EXAMPLES = """\b
-Examples:
-  mmmeta init
-  mmmeta --metadir ./publisher --files-root ./documents --remote s3://bucket/archive init
-  mmmeta --files-root ./documents init --key id --url 'https://host/{file_name}' --yes
-"""
 
-
-@cli.command(epilog=_EXAMPLES)
+@cli.command(
+    epilog=examples(
+        "mmmeta init",
+        "mmmeta --metadir ./publisher --files-root ./documents --remote s3://bucket/archive init",
+        "mmmeta --files-root ./documents init --key id --url 'https://host/{file_name}' --yes",
+    )
+)
 @click.option("--key", metavar="COLUMN", help="The key column, metadata.unique.")
 @click.option("--file-name", metavar="COLUMN", help="The column with the document's path in the archive.")
 @click.option(

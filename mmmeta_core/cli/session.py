@@ -40,6 +40,19 @@ class Session:
 class Program(click.Group):
     """A group whose commands end with one sentence on stderr and an exit code, whatever stops them."""
 
+    group_class = type
+    """Groups within it are of this kind, too."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Raises `click.UsageError` with the one that may have been meant."""
+        if args[0][:1] != "-" and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            from mmmeta_core.cli.words import meant
+
+            ctx.fail(f"there is no command {args[0]!r}{meant(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the arguments, and print the help if they ask for it."""
         with sentences():

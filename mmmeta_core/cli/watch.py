@@ -9,24 +9,28 @@ import click
 
 from mmmeta_core.cli.commands import cli, json_option, pass_session
 from mmmeta_core.cli.session import Session, fail
+from mmmeta_core.cli.words import OneOf, examples
 
 if TYPE_CHECKING:
     from mmmeta_core.watch import Turn
 
-_EXAMPLES: Final = """\b
-Examples:
-  mmmeta --remote https://host/archive watch
-  mmmeta --remote s3://bucket/archive watch --exec './import.sh {path} {key}' document_type=contract
-  mmmeta --remote s3://bucket/archive watch --once --exec 'ocr --title={title} {path}' --mark ocr
+_EPILOG: Final = (
+    examples(
+        "mmmeta --remote https://host/archive watch",
+        "mmmeta --remote s3://bucket/archive watch --exec './import.sh {path} {key}' document_type=contract",
+        "mmmeta --remote s3://bucket/archive watch --once --exec 'ocr --title={title} {path}' --mark ocr",
+    )
+    + """
 
 \b
 FILTERS are those of mmmeta find. In COMMAND {path} is a temporary file with the document, {key} and {name} are
 its key and file name, {column} is what a column says: each within one argument, no shell is involved. A status
 other than 0 is a failure, tried again later; 75 says that nothing can be done now, and no document is to blame.
 """
+)
 
 
-@cli.command(epilog=_EXAMPLES)
+@cli.command(epilog=_EPILOG)
 @click.argument("filters", nargs=-1)
 @click.option("--exec", "command", metavar="COMMAND", help="Run this for each document that is due.")
 @click.option(
@@ -38,7 +42,7 @@ other than 0 is a failure, tried again later; 75 says that nothing can be done n
 @click.option("--max-polls", type=click.IntRange(1), help="End after so many.")
 @click.option("--once", is_flag=True, help="Poll once, and end with 1 if a document failed; for cron.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds that COMMAND may take.")
-@click.option("--on-change", type=click.Choice(["content", "again", "ignore"]), default="content", show_default=True,
+@click.option("--on-change", type=OneOf(["content", "again", "ignore"]), default="content", show_default=True,
     help="When a document that was done is due again: other content, any change, never.")  # fmt: skip
 @click.option(
     "--max-attempts", type=click.IntRange(1), default=5, show_default=True, help="Then it is set aside."
