@@ -26,6 +26,7 @@ from mmmeta_core.errors import (
     CatalogError,
     ConfigError,
     LogError,
+    MmmetaError,
     RefusedError,
     RemoteError,
     RemoteNotFoundError,
@@ -167,6 +168,17 @@ class Metadir:
     def __repr__(self) -> str:
         remote = f" remote={self.remote.url}" if self.remote else ""
         return f"<Metadir {self.path}{remote}>"
+
+    def _repr_html_(self) -> str:
+        from mmmeta_core.notebook import pairs
+
+        shown: dict[str, Any] = {"path": str(self.path), "remote": self.remote and self.remote.url}
+        try:
+            if self.paths.meta.exists():
+                return self.inspect()._repr_html_()
+        except MmmetaError as error:  # what is shown must not fail
+            shown["problem"] = str(error)
+        return pairs("Metadir", shown)
 
     def __enter__(self) -> Self:
         return self

@@ -10,11 +10,12 @@ from typing import Any
 from mmmeta_core import generate as generating
 from mmmeta_core import sync
 from mmmeta_core import update as updating
+from mmmeta_core.notebook import Shown
 from mmmeta_core.types import Kind
 
 
 @dataclass(frozen=True)
-class SyncResult:
+class SyncResult(Shown):
     """What `sync` did; `generated` and `pushed` are None where the role did not need them."""
 
     pulled: sync.PullResult | None
@@ -24,7 +25,7 @@ class SyncResult:
 
 
 @dataclass(frozen=True)
-class Poll:
+class Poll(Shown):
     """A store value at the remote, and the one of the last update here; None where there is none.
 
     `changed` is whether the two differ: values are compared by difference, never by which one is later.
@@ -37,7 +38,7 @@ class Poll:
 
 
 @dataclass(frozen=True)
-class Insight:
+class Insight(Shown):
     """Where a metadir stands. Revisions are 0 before the first; times are None until something happened."""
 
     path: str
@@ -67,7 +68,7 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(Shown):
     """Where everything stands. `remote_revision` is None without a remote, and when `remote_error` says why."""
 
     metadir: Insight

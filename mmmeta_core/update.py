@@ -11,6 +11,7 @@ from typing import Final
 from mmmeta_core.changelog import replay_folder
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.state import State
+from mmmeta_core.notebook import Shown
 from mmmeta_core.signing import Trust
 from mmmeta_core.store import Store
 
@@ -22,7 +23,7 @@ _PUBLISHED: Final = "remote_last_updated"
 
 
 @dataclass(frozen=True)
-class UpdateResult:
+class UpdateResult(Shown):
     """What an update changed. `clashes` are the client's own columns that the publisher now publishes too."""
 
     added: int

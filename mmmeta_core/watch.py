@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from mmmeta_core.database.state import State
 from mmmeta_core.errors import ConfigError, LogError, RemoteError, UnavailableError
+from mmmeta_core.notebook import Shown
 from mmmeta_core.process import (
     Documents,
     Handler,
@@ -33,7 +34,7 @@ _AWAY: Final = (RemoteError, LogError, UnavailableError)
 
 
 @dataclass(frozen=True)
-class Turn:
+class Turn(Shown):
     """What one poll led to.
 
     `revision` is the one that is merged here. `updated` and `processed` are None when there was nothing new, and nothing

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from mmmeta_core.errors import MmmetaError, RemoteUnreachableError
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import Paths
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class DoctorResult:
+class DoctorResult(Shown):
     """What all checks found."""
 
     checks: tuple[Check, ...]

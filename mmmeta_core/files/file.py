@@ -183,6 +183,11 @@ class File(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"<File {self.name!r} {self._config.unique}={self.key!r}>"
 
+    def _repr_html_(self) -> str:
+        from mmmeta_core.files.html import file_html
+
+        return file_html(self)
+
 
 _warned: set[tuple[str, str]] = set()
 

@@ -370,6 +370,11 @@ class Files:
     def __repr__(self) -> str:
         return f"<Files {len(self)} in {self._state.path}>"
 
+    def _repr_html_(self) -> str:
+        from mmmeta_core.files.html import files_html
+
+        return files_html(self)
+
     def _column(self, table: dataset.Table, name: str) -> Any:
         """Return the column that is meant, whatever its case; None, and a warning, when there is none."""
         columns = table.table.c

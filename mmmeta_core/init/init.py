@@ -14,6 +14,7 @@ from mmmeta_core.errors import ConfigError, RefusedError
 from mmmeta_core.head import read_head
 from mmmeta_core.init.proposal import Proposal
 from mmmeta_core.init.settings import settings_text
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import CONFIG, META_DB, NAME, Paths, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.sync import Replica
@@ -21,7 +22,7 @@ from mmmeta_core.sync.hints import is_here
 
 
 @dataclass(frozen=True)
-class InitResult:
+class InitResult(Shown):
     """What `init` wrote, or would write. `archive` is the remote of which this is a client: then nothing is written.
 
     `text` is the file's, empty for a client. `unknown` columns, of these settings, none of the metadata files that were

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 from mmmeta_core.atomic import TEMPORARY
 from mmmeta_core.errors import RemoteDeniedError, RemoteError
 from mmmeta_core.limits import way_out
+from mmmeta_core.notebook import Shown
 from mmmeta_core.trouble import naming
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class UploadResult:
+class UploadResult(Shown):
     """What went to the archive. `present` were there; `failed` could not be taken and are named in the log.
 
     `missing` documents are in the catalog with a metadata file here, but are neither here nor in the archive.

@@ -14,6 +14,7 @@ from mmmeta_core.database.catalog import Position
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError, RemoteNotFoundError, SignatureError
 from mmmeta_core.head import Head, read_head
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import HEAD, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.signing import Trust
@@ -29,7 +30,7 @@ _REQUEST_BYTES: Final = 20_000
 
 
 @dataclass(frozen=True)
-class PullResult:
+class PullResult(Shown):
     """What came: `revision` is where the catalog is now, `bytes` what was transferred in segments and snapshot."""
 
     revision: int

@@ -40,6 +40,7 @@ from mmmeta_core.errors import (
 )
 from mmmeta_core.head import Head
 from mmmeta_core.limits import cap
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
 from mmmeta_core.signing import Signer, load_signer
@@ -61,7 +62,7 @@ _WAIT_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True)
-class PushResult:
+class PushResult(Shown):
     """What was published: `revision` is where the archive is now, `bytes` the size of the segment.
 
     `files` is what was uploaded before it, None where that was not asked for.
