@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from mmmeta_core.database.state import State
 from mmmeta_core.errors import ConfigError, LogError, RemoteError, UnavailableError
+from mmmeta_core.events import event
 from mmmeta_core.notebook import Shown
 from mmmeta_core.process import (
     Documents,
@@ -148,10 +149,11 @@ def watch(
             failures += 1
             turn = Turn(utcnow(), steps.revision(), error=str(error))
             level, reason = logging.WARNING if failures == 1 else logging.DEBUG, str(error).rstrip(".")
-            log.log(level, "%s; it is asked again, less and less often", reason)
+            fields = event("away", reason=reason, failures=failures)
+            log.log(level, "%s; it is asked again, less and less often", reason, extra=fields)
         else:
             if failures:
-                log.info("the remote answers again")
+                log.info("the remote answers again", extra=event("back", failures=failures))
             failures = 0
         is_last = number == max_polls
         wait = 0.0 if is_last else _wait(interval, failures)

@@ -13,6 +13,7 @@ from mmmeta_core.changelog import check_follows, digest_of, open_segment, replay
 from mmmeta_core.database.catalog import Position
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError, RemoteNotFoundError, SignatureError
+from mmmeta_core.events import event
 from mmmeta_core.head import Head, read_head
 from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import HEAD, remote_name
@@ -68,6 +69,15 @@ def pull(
             "pulled revision %d: %d segments, %d documents, %d bytes%s",
             *(position.revision, came.segments, came.documents, came.bytes),
             ", with a snapshot" if came.snapshot else "",
+            extra=event(
+                "pulled",
+                remote=remote.url,
+                revision=position.revision,
+                segments=came.segments,
+                documents=came.documents,
+                bytes=came.bytes,
+                snapshot=came.snapshot,
+            ),
         )
     return PullResult(
         position.revision,

@@ -38,6 +38,7 @@ from mmmeta_core.errors import (
     RemoteUnreachableError,
     StoreError,
 )
+from mmmeta_core.events import event
 from mmmeta_core.head import Head
 from mmmeta_core.limits import cap
 from mmmeta_core.notebook import Shown
@@ -122,7 +123,9 @@ def push(replica: Replica, remote: Remote, *, note: str | None = None) -> PushRe
                 _note(replica, catalog, written, signer)
                 if write_hints(replica, remote, catalog, signer, seen=seen):
                     note_signs(catalog, signer)
-                log.info("published revision %d: %d documents", written.header.revision, written.documents)
+                revision, documents = written.header.revision, written.documents
+                fields = event("published", remote=remote.url, revision=revision, documents=documents)
+                log.info("published revision %d: %d documents", revision, documents, extra=fields)
                 return PushResult(
                     written.header.revision,
                     written.documents,
@@ -220,7 +223,7 @@ def _check_conditions(remote: Remote, catalog: Catalog) -> None:
             f"{risk}; nothing was published. Use a store that keeps If-None-Match, or set {SINGLE_PUBLISHER}=1 where "
             "there is only ever this one publisher"
         )
-    log.warning("%s: this must be the only publisher", risk)
+    log.warning("%s: this must be the only publisher", risk, extra=event("no conditions", remote=remote.url))
 
 
 def _commit(remote: Remote, written: Written, draft: Path) -> bool:
