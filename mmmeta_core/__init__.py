@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mmmeta_core.writer import __version__ as __version__
 
 if TYPE_CHECKING:
+    from mmmeta_core.command import run_command
     from mmmeta_core.errors import (
         CatalogError,
         ColumnError,
@@ -66,6 +67,7 @@ __all__ = [
     "into_database",
     "mmmeta",
     "never",
+    "run_command",
 ]
 
 _HOMES = {
@@ -73,6 +75,7 @@ _HOMES = {
     **dict.fromkeys(("Insight", "Poll", "Status", "SyncResult"), "standing"),
     "into_database": "into",
     "never": "types",
+    "run_command": "command",
 }
 
 

@@ -133,6 +133,12 @@ def expand(template: str, row: Mapping[str, Any]) -> str:
     return _PLACEHOLDER.sub(fill, template)
 
 
+def columns_of(template: str) -> list[str]:
+    """Return the columns that a template names. Raises `ConfigError` for a brace that names none."""
+    found = (_column(match, template) for match in _PLACEHOLDER.finditer(template))
+    return [name for name in found if name is not None]
+
+
 def _column(match: re.Match[str], template: str) -> str | None:
     """Return the column that a placeholder names, None for an escaped brace."""
     if len(match[0]) == 1:
@@ -265,8 +271,7 @@ def _remote(value: Any, where: str) -> dict[str, str]:
             raise ConfigError(f"'{where}.{name}' can't be read as file.remote.{name}; use letters and digits")
         templates[name] = _text(template, f"{where}.{name}")
         try:
-            for match in _PLACEHOLDER.finditer(template):
-                _column(match, template)
+            columns_of(template)
         except ConfigError as error:
             raise ConfigError(f"'{where}.{name}': {error}") from None
     return templates

@@ -13,6 +13,7 @@ from mmmeta_core.database.state import check_writable
 from mmmeta_core.database.work import OnChange
 from mmmeta_core.errors import RemoteUnreachableError, UnavailableError
 from mmmeta_core.files import File, Folder
+from mmmeta_core.notebook import Shown
 from mmmeta_core.process import Documents
 from mmmeta_core.types import Progress
 
@@ -20,7 +21,7 @@ MARK: Final = "downloaded"
 
 
 @dataclass(frozen=True)
-class DownloadResult:
+class DownloadResult(Shown):
     """What came: `present` documents lay at the destination already, with the right content.
 
     `left` matching documents are not there: due again later, set aside, or someone else is at them.

@@ -22,6 +22,7 @@ from mmmeta_core.database.columns import fold
 from mmmeta_core.database.sqlite import chunks, quote
 from mmmeta_core.errors import ConfigError, RefusedError
 from mmmeta_core.files import File, Files
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import NAME
 from mmmeta_core.trouble import naming
 from mmmeta_core.types import PLAIN_KINDS, Kind, Misfit, Progress, encode, kind_of
@@ -49,7 +50,7 @@ RESCUED: Final = "rescued"
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class ExportResult(Shown):
     """What was written, and its size in bytes."""
 
     documents: int

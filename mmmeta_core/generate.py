@@ -24,6 +24,7 @@ from mmmeta_core.database.scan import RACY, Scan, Seen
 from mmmeta_core.database.sqlite import CHUNK, atomic, chunks
 from mmmeta_core.documents import Entry, flatten, read_document, sha1, walk
 from mmmeta_core.errors import DocumentError, RefusedError
+from mmmeta_core.notebook import Shown
 from mmmeta_core.types import Key, Progress, is_key
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class GenerateOptions:
 
 
 @dataclass(frozen=True)
-class GenerateResult:
+class GenerateResult(Shown):
     """What a run did. `invalid` counts all files that can't be taken at present, `read` the files it opened.
 
     `purged` is how many documents have a metadata file here and were purged from the archive: they stay so.

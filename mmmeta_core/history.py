@@ -21,6 +21,7 @@ from mmmeta_core.errors import LogError, RemoteNotFoundError
 from mmmeta_core.files.layout import decode_row
 from mmmeta_core.head import read_head
 from mmmeta_core.limits import cap
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.signing import Trust
@@ -77,7 +78,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Diff:
+class Diff(Shown):
     """What differs between the revisions `a` and `b`: counts, and iterating it yields each `Change`, by key, as a stream."""
 
     a: int

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mmmeta_core.events import event
+
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,11 @@ def _taken(path: Path) -> int:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.info("waiting for another process that works on %s", path.parent)
+                log.info(
+                    "waiting for another process that works on %s",
+                    path.parent,
+                    extra=event("waiting", path=str(path.parent)),
+                )
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             with suppress(FileNotFoundError):
                 if os.path.samestat(path.stat(), os.fstat(descriptor)):

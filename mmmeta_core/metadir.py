@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
@@ -20,6 +21,7 @@ from mmmeta_core.errors import (
     CatalogError,
     ConfigError,
     LogError,
+    MmmetaError,
     RefusedError,
     RemoteError,
     RemoteNotFoundError,
@@ -35,15 +37,17 @@ if TYPE_CHECKING:
     from mmmeta_core.database.catalog import Catalog
     from mmmeta_core.database.state import State
     from mmmeta_core.database.work import Failure, OnChange, Work
+    from mmmeta_core.doctor import Check, DoctorResult
     from mmmeta_core.download import DownloadResult
     from mmmeta_core.export import ExportResult, Format
     from mmmeta_core.files import Files
     from mmmeta_core.generate import GenerateResult
     from mmmeta_core.head import Head
     from mmmeta_core.history import Diff, Revision, Touch
+    from mmmeta_core.init import InitResult, Proposal
     from mmmeta_core.legacy.conversion import Converted
     from mmmeta_core.past import Pasts
-    from mmmeta_core.process import Documents
+    from mmmeta_core.process import Documents, Handler
     from mmmeta_core.prune import PruneResult
     from mmmeta_core.purge import PurgeResult
     from mmmeta_core.remotes import Remote, UploadResult
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
     from mmmeta_core.types import Key, Progress
     from mmmeta_core.update import UpdateResult
     from mmmeta_core.verify import VerifyResult
+    from mmmeta_core.watch import Turn
 
 log = logging.getLogger(__name__)
 
@@ -187,6 +192,17 @@ class Metadir:
         remote = f" remote={self.remote.url}" if self.remote else ""
         return f"<Metadir {self.path}{remote}>"
 
+    def _repr_html_(self) -> str:
+        from mmmeta_core.notebook import pairs
+
+        shown: dict[str, Any] = {"path": str(self.path), "remote": self.remote and self.remote.url}
+        try:
+            if self.paths.meta.exists():
+                return self.inspect()._repr_html_()
+        except MmmetaError as error:  # what is shown must not fail
+            shown["problem"] = str(error)
+        return pairs("Metadir", shown)
+
     def __enter__(self) -> Self:
         return self
 
@@ -206,6 +222,34 @@ class Metadir:
         self._files = self._state = None
 
     # --- verbs
+
+    def propose(self) -> Proposal:
+        """Look at some of the metadata files below `files_root`: what could be the key column, and what the file name's."""
+        from mmmeta_core.init import propose
+
+        if not self.files_root.is_dir():
+            raise ConfigError(
+                f"{self.files_root} is not a folder: give the one that holds the metadata files"
+            )
+        return propose(self.files_root.resolve())
+
+    def init(
+        self,
+        proposal: Proposal | None = None,
+        *,
+        unique: str | None = None,
+        file_name: str | None = None,
+        urls: Mapping[str, str] | None = None,
+        dry_run: bool = False,
+    ) -> InitResult:
+        """Write the archive's first `config.yml`, commented, from what is given and else `proposal`; see `init.init`."""
+        from mmmeta_core.init import Proposal, init
+
+        self._old.refuse()
+        there = proposal or (self.propose() if self.files_root.is_dir() else Proposal())
+        options: dict[str, Any] = {"unique": unique, "file_name": file_name, "urls": urls, "dry_run": dry_run}
+        with explained(self.paths.root):
+            return init(self._replica, self.remote, there, **options)
 
     def generate(
         self,
@@ -352,6 +396,34 @@ class Metadir:
                 log.warning("documents wait here to be published, but %s is read only", self.remote.url)
         return SyncResult(pulled, generated, pushed, self.update())
 
+    def watch(
+        self,
+        handler: Handler | None = None,
+        *,
+        mark: str = "imported",
+        interval: float = 60.0,
+        max_polls: int | None = None,
+        stop: threading.Event | None = None,
+        filters: Callable[[], Mapping[str, Any]] = dict,
+        **options: Any,
+    ) -> Iterator[Turn]:
+        """Keep this client up to date: poll; pull, update and process where there is something to do; see `watch.watch`.
+
+        Yields what each poll led to, every `interval` seconds or so. `handler`, `mark` and `options` are those of
+        `files.process`, whose filters `filters` gives, anew each time: "the last week" moves on. `run_command("import.sh
+        {path}")` makes a handler of a program. Several may watch one metadir: each document is claimed by one of them.
+        """
+        from mmmeta_core.watch import Steps, Work, watch
+
+        steps = Steps(
+            poll=self.poll,
+            pull=self.pull,
+            update=self.update,
+            revision=lambda: self.state_revision if self._old.has_state else 0,
+            work=Work(self, handler, mark, filters, options),
+        )
+        return watch(steps, interval=interval, max_polls=max_polls, stop=stop)
+
     def download(
         self,
         dest: str | os.PathLike[str],
@@ -436,6 +508,17 @@ class Metadir:
             except (RemoteError, LogError) as error:
                 reason = str(error)
         return Status(insight, there, reason, tuple(self._pipelines()))
+
+    def doctor(self, *, write: bool = False, seen: Callable[[Check], None] | None = None) -> DoctorResult:
+        """Look whether the set-up is right: machine, folders, settings, keys, databases, remote; see `doctor.examine`.
+
+        What is wrong is in the result, not raised. Nothing stays behind; a small object is written to the remote, and
+        removed, only with a `files_root` or with `write`. `seen` is told each check as soon as it is known.
+        """
+        from mmmeta_core.doctor import Site, examine
+
+        places = (self.paths, self._state_file, self.files_root, self.remote)
+        return examine(Site(*places, publishes=self._generates, writes=self._generates or write), seen)
 
     def verify(
         self,

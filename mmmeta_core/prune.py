@@ -15,6 +15,7 @@ from mmmeta_core.changelog import open_segment, segment_name
 from mmmeta_core.errors import ConfigError, RemoteNotFoundError
 from mmmeta_core.head import read_head
 from mmmeta_core.limits import cap
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.sync import Replica
@@ -24,7 +25,7 @@ from mmmeta_core.types import Progress, never, parse_time, utcnow
 
 
 @dataclass(frozen=True)
-class PruneResult:
+class PruneResult(Shown):
     """What was removed, or would be. `first` is the oldest revision that is left, `snapshot` the one it rests on.
 
     `snapshot` is 0 where nothing had to be removed.

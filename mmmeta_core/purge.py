@@ -23,6 +23,7 @@ from mmmeta_core.database.scan import open_scan
 from mmmeta_core.database.sqlite import chunks, quote
 from mmmeta_core.documents import flatten
 from mmmeta_core.errors import ConfigError, ConflictError, DocumentError, RemoteError, RemoteNotFoundError
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import NAME
 from mmmeta_core.remotes import Remote
 from mmmeta_core.remotes.base import is_name
@@ -36,7 +37,7 @@ _TRIES: Final = 10
 
 
 @dataclass(frozen=True)
-class PurgeResult:
+class PurgeResult(Shown):
     """What went, or would go: `documents` that were not purged before, `segments` of the log, and `files` of the archive.
 
     `revision` is the one that says so, `first` the oldest that is left in the log. `left` are metadata files on this

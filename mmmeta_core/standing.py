@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from mmmeta_core.notebook import Shown
 from mmmeta_core.types import Kind
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SyncResult:
+class SyncResult(Shown):
     """What `sync` did; `generated` and `pushed` are None where the role did not need them."""
 
     pulled: PullResult | None
@@ -27,7 +28,7 @@ class SyncResult:
 
 
 @dataclass(frozen=True)
-class Poll:
+class Poll(Shown):
     """A store value at the remote, and the one of the last update here; None where there is none.
 
     `changed` is whether the two differ: values are compared by difference, never by which one is later.
@@ -40,7 +41,7 @@ class Poll:
 
 
 @dataclass(frozen=True)
-class Insight:
+class Insight(Shown):
     """Where a metadir stands. Revisions are 0 before the first; times are None until something happened."""
 
     path: str
@@ -70,7 +71,7 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(Shown):
     """Where everything stands. `remote_revision` is None without a remote, and when `remote_error` says why."""
 
     metadir: Insight

@@ -11,6 +11,8 @@ from typing import Final
 from mmmeta_core.changelog import replay_folder
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.database.state import State
+from mmmeta_core.events import event
+from mmmeta_core.notebook import Shown
 from mmmeta_core.signing import Trust
 from mmmeta_core.store import Store
 
@@ -22,7 +24,7 @@ _PUBLISHED: Final = "remote_last_updated"
 
 
 @dataclass(frozen=True)
-class UpdateResult:
+class UpdateResult(Shown):
     """What an update changed. `clashes` are the client's own columns that the publisher now publishes too."""
 
     added: int
@@ -61,12 +63,22 @@ def update(
         log.warning(
             "the publisher now publishes a column %r, which is your own here: yours stays, theirs is not shown",
             name,
+            extra=event("clash", column=name),
         )
     for path in merged.purged_downloads:
-        log.warning("%s is here of a document that the publisher purged: remove it", path)
+        fields = event("purged download", path=path)
+        log.warning("%s is here of a document that the publisher purged: remove it", path, extra=fields)
     log.info(
         "state: %d added, %d updated, %d deleted, %d restored; at revision %d",
         *(merged.added, merged.updated, merged.deleted, merged.restored, merged.revision),
+        extra=event(
+            "updated",
+            revision=merged.revision,
+            added=merged.added,
+            updated=merged.updated,
+            deleted=merged.deleted,
+            restored=merged.restored,
+        ),
     )
     return UpdateResult(
         added=merged.added,

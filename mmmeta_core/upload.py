@@ -28,6 +28,7 @@ from mmmeta_core.errors import (
     RemoteNotFoundError,
     RemoteUnreachableError,
 )
+from mmmeta_core.events import event
 from mmmeta_core.paths import NAME
 from mmmeta_core.remotes import LocalRemote, Remote, UploadResult
 from mmmeta_core.remotes.base import is_name
@@ -131,6 +132,7 @@ class _Run:
             log.info(
                 "files: %d uploaded (%d bytes), %d present, %d missing, %d failed",
                 *(counts.uploaded, counts.bytes, counts.present, counts.missing, counts.failed),
+                extra=event("uploaded", **vars(counts)),
             )
         return UploadResult(**vars(counts))
 
@@ -203,7 +205,8 @@ class _Run:
         except (RemoteUnreachableError, RemoteDeniedError, RemoteNotFoundError):
             raise
         except (DocumentError, RemoteError, OSError) as error:
-            log.warning("%r was not uploaded: %s", item.name, error)
+            fields = event("not uploaded", name=item.name, reason=str(error))
+            log.warning("%r was not uploaded: %s", item.name, error, extra=fields)
             self._count(failed=1)
         return None
 
@@ -235,7 +238,8 @@ class _Run:
         if self.scan.is_uploaded(note) or (_is_usable(name) and self.remote.stat(name) is not None):
             self._count(present=1)
             return note
-        log.warning("%r is neither here nor in the archive", name)
+        fields = event("document missing", name=name)
+        log.warning("%r is neither here nor in the archive", name, extra=fields)
         self._count(missing=1)
         return None
 

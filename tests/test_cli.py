@@ -171,7 +171,11 @@ def test_find_prints_an_aligned_table_on_a_terminal(story: Story) -> None:
     terminal, process = os.openpty()
     arguments = ["find", "--table", "--columns", "file_name,title,pages", "--order-by", "file_name"]
     with subprocess.Popen(
-        [*MMMETA, *arguments], cwd=story.client, env=environment(), stdout=process, stderr=process
+        [*MMMETA, *arguments],
+        cwd=story.client,
+        env=environment(NO_COLOR="1"),
+        stdout=process,
+        stderr=process,
     ) as running:
         os.close(process)
         lines = read_all(terminal).decode().splitlines()

@@ -142,9 +142,11 @@ def test_a_publisher_learns_that_the_remote_is_read_only(tmp_path: Path) -> None
 
 
 USAGE: list[tuple[str, str]] = [
-    ("nonsense", "No such command 'nonsense'"),
+    ("nonsense", "there is no command 'nonsense'"),
+    ("stauts", "there is no command 'stauts'; did you mean 'status'?"),
+    ("store gett", "there is no command 'gett'; did you mean 'get'?"),
     ("update --nonsense", "No such option"),
-    ("--log-level loud update", "'loud' is not one of 'debug', 'info', 'warning', 'error'"),
+    ("--log-level loud update", "'loud' is not one of debug, info, warning, error"),
     ("store get", "Missing argument 'KEY'"),
     ("find --limit -1", "-1 is not in the range x>=0"),
     ("find contract", "'contract' is no filter: write column=value"),
@@ -154,7 +156,8 @@ USAGE: list[tuple[str, str]] = [
     ("process --into sqlite:///x.db workers=2", "a column of this name can't be filtered on here"),
     ("process title=x", "say what to do: --into sqlite:///file.db, or --retry-failed"),
     ("export columns=2", "a column of this name can't be filtered on here"),
-    ("export --format xlsx", "'xlsx' is not one of 'csv', 'jsonl', 'parquet', 'sqlite'"),
+    ("export --format xlsx", "'xlsx' is not one of csv, jsonl, parquet, sqlite"),
+    ("process --on-change agian", "did you mean 'again'?"),
     ("--remote x download out --workers 0", "0 is not in the range 1<=x<=64"),
 ]
 

@@ -27,7 +27,7 @@ def test_the_recipes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "documents" / "sale.json").write_text(json.dumps(sale))
     (tmp_path / "documents" / "sale.pdf").write_text("the sale")
     blocks = re.findall(r"^```python\n(.*?)^```", RECIPES, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 6, "a new block needs a place in this test"
+    assert len(blocks) == 7, "a new block needs a place in this test"
     assert WEB in blocks[2]
     blocks[2] = blocks[2].replace(WEB, "./archive")  # the web itself is for tests/remotes/test_http.py
     names: dict[str, Any] = {}
@@ -36,10 +36,11 @@ def test_the_recipes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert names["titles"] == ["Lease", "Sale"]
     assert sorted(names["frame"]["title"]) == ["Lease", "Sale"]
     assert names["rows"] == [("Lease",), ("Sale",), ("Study",)]
+    assert [(revision, documents) for revision, _, documents in names["published"]] == [(1, 2), (2, 1)]
     assert (tmp_path / "archive" / "sale.pdf").read_text() == "the sale"
 
     lines = re.findall(r"^    mmmeta (.*)$", RECIPES, re.MULTILINE)
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         arguments = [sys.executable, "-m", "mmmeta_core", *shlex.split(line)]
         done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True)

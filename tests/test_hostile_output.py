@@ -56,7 +56,7 @@ def on_terminal(folder: Path, *commands: str) -> str:
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "COLUMNS": "200", "TERM": "xterm"},
+        env={**os.environ, "COLUMNS": "200", "TERM": "xterm", "NO_COLOR": "1"},
     )
     os.close(theirs)
     said = b""

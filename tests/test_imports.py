@@ -39,6 +39,7 @@ PUBLIC = {
         "into_database",
         "mmmeta",
         "never",
+        "run_command",
     ],
     "mmmeta_dagster": [
         "Archive",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -62,13 +63,20 @@ def test_a_state_comes_back_from_a_backup_or_from_what_was_imported(client: Meta
 
 
 def test_the_shell_lines_run(client: Metadir, tmp_path: Path) -> None:
-    quick, deep, dry_run, repair = LINES
+    watch, doctor, quick, deep, dry_run, repair = LINES
 
     def say(line: str) -> tuple[int, str]:
-        arguments = [sys.executable, "-m", "mmmeta_core", *line.split()[1:]]
+        arguments = [sys.executable, "-m", "mmmeta_core", *shlex.split(line)[1:]]
         done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True)
         return done.returncode, done.stdout
 
+    (tmp_path / "import.sh").write_text('#!/bin/sh\ncp "$1" came-$2\n')
+    (tmp_path / "import.sh").chmod(0o755)
+    assert say(watch)[0] == 0
+    (service,) = re.findall(r"^ExecStart=/usr/local/bin/(mmmeta .*)$", TEXT, re.MULTILINE)
+    assert watch.partition(" watch ")[2] == service.replace("watch ", "watch --once ").partition(" watch ")[2]
+    code, said = say(doctor)
+    assert (code, {row.split("\t")[0] for row in said.splitlines()}) == (0, {"ok"})
     for line in (quick, deep):
         code, said = say(line)
         assert (code, said.startswith("revision 1, ")) == (0, True)

@@ -169,6 +169,25 @@ def test_the_shell_lines_of_the_readme_run(tmp_path: Path, shell: dict[str, str]
     assert "\nimported: 0 due, 2 done, 0 failed, 0 set aside; " in status
 
 
+def test_the_sixty_seconds_of_the_readme(tmp_path: Path, shell: dict[str, str]) -> None:
+    write_archive(tmp_path / "documents")
+    (tmp_path / "archive").mkdir()
+    (block,) = re.findall(r"^```console\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    told = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+    assert len(told) == 11
+    mark = "--- the next one ---"
+    script = f"\necho '{mark}'\n".join(line for line, _ in told)
+    ran = subprocess.run(["bash", "-ec", script], cwd=tmp_path, env=shell, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    for (line, expected), said in zip(told, ran.stdout.split(f"{mark}\n"), strict=True):
+        assert told_apart(said) == told_apart(expected), line
+
+
+def told_apart(output: str) -> str:
+    """The output without what differs each time: seconds, bytes, times."""
+    return re.sub(r"(seconds|bytes) [\d.]+|\d{4}-[\d-]+T[\d:+]+", r"\1 …", output)
+
+
 def test_the_help_in_the_readme_is_what_the_program_prints(tmp_path: Path) -> None:
     (block,) = re.findall(r"^```text\n(.*?)^```", COMMAND_LINE, re.DOTALL | re.MULTILINE)
     result = subprocess.run(

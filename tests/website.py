@@ -34,6 +34,8 @@ class Site:
     seen: list[str] = field(default_factory=list)
     connections: int = 0
     before: Callable[[str], None] = lambda path: None
+    dated: bool = True
+    """Whether the server says the time by itself."""
     ended: threading.Event = field(default_factory=threading.Event)
     _scripts: dict[str, list[Answer]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -75,7 +77,7 @@ def website(address: str = "127.0.0.1", port: int = 0) -> Iterator[Site]:
             if answer is DROP:
                 self.close_connection = True
                 return
-            self.send_response(answer.status)
+            (self.send_response if site.dated else self.send_response_only)(answer.status)
             length = (
                 {"Transfer-Encoding": "chunked"}
                 if answer.chunked

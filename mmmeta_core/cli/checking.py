@@ -6,10 +6,16 @@ import click
 
 from mmmeta_core.cli.commands import cli, json_option, pass_session
 from mmmeta_core.cli.session import Session, fail
+from mmmeta_core.cli.words import examples
 
 
 @cli.command(
-    epilog="Exit code 0: whole, or so after the repair. 1: each line on stdout says what is wrong and how to mend it. "
+    epilog=examples(
+        "mmmeta --remote s3://bucket/archive verify",
+        "mmmeta --remote s3://bucket/archive verify --deep --all --hashes",
+        "mmmeta --remote s3://bucket/archive verify --repair --dry-run",
+    )
+    + "\n\nExit code 0: whole, or so after the repair. 1: each line on stdout says what is wrong and how to mend it. "
     "Lines that begin with 'repaired' or 'would be repaired' say what --repair did or would do."
 )
 @click.option(
@@ -39,8 +45,9 @@ def verify(
     as_json: bool,
 ) -> None:
     """Tell whether everything is whole, and mend what can be proven."""
-    from mmmeta_core.cli.printing import echo_json, plain, text
+    from mmmeta_core.cli.printing import echo_counts, echo_json, plain, text
     from mmmeta_core.cli.progress import progress_bar
+    from mmmeta_core.cli.tables import styled
 
     if dry_run and not repair:
         raise click.UsageError("--dry-run goes with --repair")
@@ -60,12 +67,12 @@ def verify(
             echo_json(plain(result))
         else:
             for one in result.repaired:
-                click.echo(text(f"{'would be ' * dry_run}repaired: {one}"))
+                click.echo(styled(text(f"{'would be ' * dry_run}repaired: {one}"), fg="green"))
             for finding in result.findings:
-                click.echo(text(finding))
+                click.echo(styled(text(finding), fg="red"))
         if not result.whole:
             fail(f"{len(result.findings)} found wrong in {metadir.path}; the output says how to mend each")
         if not as_json:
             counts = {n: v for n, v in plain(result).items() if n not in ("findings", "repaired")}
             counts["seconds"] = f"{result.seconds:.3f}"
-            click.echo(", ".join(f"{name} {text(value)}" for name, value in counts.items()))
+            echo_counts(counts)

@@ -12,6 +12,7 @@ import click
 
 from mmmeta_core import __version__
 from mmmeta_core.cli.session import Program, Session, configure_logging, fail, interruptible, sentences
+from mmmeta_core.cli.words import OneOf, examples
 
 _EPILOG = """Exit codes: 0 done (documents that can't be taken are counted as invalid), 1 not done and one sentence says why,
 2 wrong usage, 130 interrupted, 143 terminated. Results go to stdout, the log to stderr."""
@@ -38,7 +39,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 )
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    type=OneOf(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
     help="What to log to stderr.",
@@ -68,7 +69,13 @@ def run() -> None:
         cli(prog_name="mmmeta")
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "mmmeta --metadir ./publisher --files-root ./documents generate",
+        "mmmeta --files-root ./documents generate --ensure",
+        "mmmeta --files-root ./documents generate --no-meta",
+    )
+)
 @click.option("--ensure", is_flag=True, help="Soft-delete documents whose metadata file is gone.")
 @click.option(
     "--ensure-files", is_flag=True, help="Soft-delete documents whose own file is gone; restore those back."
@@ -91,8 +98,8 @@ def generate(session: Session, /, as_json: bool, **options: bool) -> None:
             log.warning("files that can't be taken: %d; mmmeta inspect --invalid lists them", result.invalid)
 
 
-def _verb(name: str, summary: str) -> None:
-    @cli.command(name, help=summary)
+def _verb(name: str, summary: str, *lines: str) -> None:
+    @cli.command(name, help=summary, epilog=examples(*lines))
     @json_option
     @pass_session
     def run(session: Session, as_json: bool) -> None:
@@ -102,11 +109,26 @@ def _verb(name: str, summary: str) -> None:
             echo_result(getattr(metadir, name)(), as_json=as_json)
 
 
-_verb("update", "Merge what is new in the catalog into what find shows.")
-_verb("sync", "Pull; generate and push where this is a publisher; update.")
+_verb(
+    "update",
+    "Merge what is new in the catalog into what find shows.",
+    "mmmeta update",
+    "mmmeta --metadir ./client update --json",
+)
+_verb(
+    "sync",
+    "Pull; generate and push where this is a publisher; update.",
+    "mmmeta --remote s3://bucket/archive sync",
+    "mmmeta --metadir ./publisher --files-root ./documents --remote s3://bucket/archive sync",
+)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "mmmeta --remote https://host/archive pull",
+        "mmmeta --metadir ./client --remote /srv/archive pull --json",
+    )
+)
 @json_option
 @pass_session
 def pull(session: Session, as_json: bool) -> None:
@@ -120,7 +142,12 @@ def pull(session: Session, as_json: bool) -> None:
         echo_result(result, as_json=as_json)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "mmmeta --remote s3://bucket/archive push",
+        "mmmeta --files-root ./documents --remote s3://bucket/archive push --files",
+    )
+)
 @click.option(
     "--files", is_flag=True, help="First upload documents and metadata files that the archive lacks."
 )
@@ -139,13 +166,14 @@ def push(session: Session, files: bool, as_json: bool) -> None:
             fail(f"files that could not be uploaded: {result.files.failed}; the log names them")
 
 
-@cli.command()
+@cli.command(epilog=examples("mmmeta inspect", "mmmeta inspect --invalid", "mmmeta inspect --json"))
 @click.option("--invalid", is_flag=True, help="List the metadata files that can't be taken, with the reason.")
 @json_option
 @pass_session
 def inspect(session: Session, invalid: bool, as_json: bool) -> None:
     """Tell where this metadir stands."""
-    from mmmeta_core.cli.printing import echo_json, echo_rows, plain, text
+    from mmmeta_core.cli.printing import echo_json, echo_rows, plain
+    from mmmeta_core.cli.screens import print_insight
 
     with session.open(existing=True) as metadir:
         if invalid:
@@ -156,17 +184,16 @@ def inspect(session: Session, invalid: bool, as_json: bool) -> None:
         if as_json:
             echo_json({**insight, "store": store})
             return
-        columns = insight.pop("columns")
-        for name, value in insight.items():
-            click.echo(f"{name}: {text(value)}")
-        click.echo(f"columns: {text(', '.join(f'{column} ({kind})' for column, kind in columns.items()))}")
-        for key, value in store.items():
-            click.echo(f"store {text(key)}: {text(value)}")
+        print_insight(insight, store)
 
 
 @cli.command(
-    epilog="Filters: document_type=contract  imported=false  'retrieved_at>=2021-05-01'  'title~%tax%'  "
-    "type=a,b  title!=null. null is what is not set, false is also what was never set, '\"…\"' is text as it is."
+    epilog=examples(
+        "mmmeta find document_type=contract imported=false --limit 10",
+        "mmmeta find 'retrieved_at>=2021-05-01' 'title~%tax%' --columns title,pages --order-by -pages",
+        "mmmeta find document_type=contract,lease title!=null --csv > contracts.csv",
+    )
+    + "\n\nnull is what is not set, false is also what was never set, '\"…\"' is text as it is, a,b either of both."
 )
 @click.argument("filters", nargs=-1)
 @click.option("--columns", help="Only these, with commas between them.")
@@ -216,7 +243,13 @@ def find(
         echo_rows(found, chosen or published, how=how)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "mmmeta --remote s3://bucket/archive download ./contracts document_type=contract",
+        "mmmeta --remote https://host/archive download ./new 'retrieved_at>=2021-05-01' --workers 16",
+    )
+    + "\n\nFILTERS are those of mmmeta find."
+)
 @click.argument("dest", type=click.Path(file_okay=False))
 @click.argument("filters", nargs=-1)
 @click.option(
@@ -246,7 +279,9 @@ def store() -> None:
     """Read and write the typed key-value store."""
 
 
-@store.command("get")
+@store.command(
+    "get", epilog=examples("mmmeta store get remote_last_updated", "mmmeta store get new_files --json")
+)
 @click.argument("key")
 @json_option
 @pass_session
@@ -261,31 +296,45 @@ def store_get(session: Session, key: str, as_json: bool) -> None:
             echo_raw(metadir.store.text(key).rstrip("\n"))
 
 
-@store.command("set")
+@store.command(
+    "set",
+    epilog=examples("mmmeta store set new_files 17", "mmmeta store set local_note 'stays on this machine'"),
+)
 @click.argument("key")
 @click.argument("value")
+@json_option
 @pass_session
-def store_set(session: Session, key: str, value: str) -> None:
+def store_set(session: Session, key: str, value: str, as_json: bool) -> None:
     """Set KEY to VALUE.
 
     VALUE is a number, true, false, null, an ISO time, JSON, or else text; '"17"' is the text.
     """
+    from mmmeta_core.cli.printing import echo_json
     from mmmeta_core.store import decode_value
 
     with session.open() as metadir:
         metadir.store[key] = decode_value(value)
+        if as_json:
+            echo_json(metadir.store[key])
 
 
-@store.command("touch")
+@store.command("touch", epilog=examples("mmmeta store touch last_seen"))
 @click.argument("key")
+@json_option
 @pass_session
-def store_touch(session: Session, key: str) -> None:
+def store_touch(session: Session, key: str, as_json: bool) -> None:
     """Set KEY to the current time, and print it."""
+    from mmmeta_core.cli.printing import echo_json
+
     with session.open() as metadir:
-        click.echo(metadir.touch(key).isoformat())
+        time = metadir.touch(key)
+        if as_json:
+            echo_json(time)
+        else:
+            click.echo(time.isoformat())
 
 
-@store.command("list")
+@store.command("list", epilog=examples("mmmeta store list", "mmmeta store list --json"))
 @json_option
 @pass_session
 def store_list(session: Session, as_json: bool) -> None:

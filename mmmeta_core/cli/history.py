@@ -9,9 +9,17 @@ import click
 
 from mmmeta_core.cli.commands import cli, json_option, pass_session
 from mmmeta_core.cli.session import Session
+from mmmeta_core.cli.words import examples
 
 
-@cli.command("log")
+@cli.command(
+    "log",
+    epilog=examples(
+        "mmmeta --remote s3://bucket/archive log --limit 20",
+        "mmmeta --remote s3://bucket/archive log --key 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12",
+        "mmmeta --remote s3://bucket/archive log --prune --keep-days 365 --dry-run",
+    ),
+)
 @click.option("--key", help="Only what was done to this document.")
 @click.option("--limit", type=click.IntRange(min=0), help="At most this many.")
 @click.option("--prune", is_flag=True, help="Remove the oldest part of the log; documents stay.")
@@ -68,7 +76,8 @@ def _words(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @cli.command(
-    epilog="Exit code 0: gone, or gone before. What is left is the key. Run it again after it was interrupted."
+    epilog=examples("mmmeta --remote s3://bucket/archive purge KEY --reason 'court order' --dry-run")
+    + "\n\nExit code 0: gone, or gone before. What is left is the key. Run it again after it was interrupted."
 )
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--reason", required=True, help="Why. It is published, so it must not say what is to be gone.")
@@ -95,7 +104,7 @@ def purge(
                 click.echo(f"{title}: {text(name)}")
 
 
-@cli.command()
+@cli.command(epilog=examples("mmmeta diff 3", "mmmeta --remote s3://bucket/archive diff 3 5 --json"))
 @click.argument("a", type=click.IntRange(min=1), metavar="A")
 @click.argument("b", type=click.IntRange(min=1), metavar="[B]", required=False)
 @json_option

@@ -6,16 +6,23 @@ from pathlib import Path
 
 import click
 
-from mmmeta_core.cli.commands import cli
+from mmmeta_core.cli.commands import cli, json_option
+from mmmeta_core.cli.words import examples
 
 
-@cli.command()
+@cli.command(epilog=examples("mmmeta keygen ~/publisher.key"))
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-def keygen(file: Path) -> None:
+@json_option
+def keygen(file: Path, as_json: bool) -> None:
     """Make a key to sign publishes with: FILE is private, FILE.pub is for clients.
 
     Give FILE to the publisher as MMMETA_SIGNING_KEY, and the line that is printed to clients as MMMETA_TRUSTED_KEYS.
     """
+    from mmmeta_core.cli.printing import echo_json
     from mmmeta_core.signing import keygen as make
 
-    click.echo(make(file))
+    line = make(file)
+    if as_json:
+        echo_json({"file": str(file), "public": line})
+    else:
+        click.echo(line)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final
 
 import click
 import orjson
 
 from mmmeta_core.cli.session import printable
+from mmmeta_core.cli.tables import is_terminal, print_table, styled
 
-_SAMPLE: Final = 200
-_WIDEST: Final = 60
 _PARTS: Final = frozenset({"pulled", "generated", "pushed", "files"})
 
 
@@ -31,7 +30,13 @@ def echo_result(result: Any, *, as_json: bool) -> None:
         echo_json(values)
         return
     counts = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in _flat(values)}
-    click.echo(", ".join(f"{name} {text(value)}" for name, value in counts.items()))
+    echo_counts(counts)
+
+
+def echo_counts(counts: Mapping[str, Any]) -> None:
+    """Print counts on one line; on a terminal what is nothing is less bright."""
+    said = ((f"{name} {text(value)}", value == 0) for name, value in counts.items())
+    click.echo(", ".join(styled(words, dim=True) if is_nothing else words for words, is_nothing in said))
 
 
 def plain(result: Any) -> Any:
@@ -54,8 +59,7 @@ def text(value: Any) -> str:
 
 def echo_raw(value: str, *, nl: bool = True) -> None:
     """Print text that others wrote: as it is into a pipe or file, without control characters on a terminal."""
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    click.echo(printable(value) if is_terminal else value, nl=nl)
+    click.echo(printable(value) if is_terminal() else value, nl=nl)
 
 
 def echo_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, how: str) -> None:
@@ -71,8 +75,8 @@ def echo_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, how:
             buffer = io.StringIO()
             csv.writer(buffer, lineterminator="\n").writerow(line)
             echo_raw(buffer.getvalue(), nl=False)
-    elif sys.stdout is not None and sys.stdout.isatty():
-        _table(iter(rows), columns)
+    elif is_terminal():
+        print_table(iter(rows), columns)
     else:
         for row in rows:
             click.echo("\t".join(text(row[column]) for column in columns))
@@ -100,34 +104,14 @@ def _json(value: Any) -> str:
     try:
         plain = orjson.dumps(value, default=str).decode()
     except TypeError:  # integers beyond 64 bits and lone surrogates, which JSON can say all the same
-        import json
-
         return json.dumps(value, default=_json_value, separators=(",", ":"))
     # JSON leaves DEL, C1 controls and characters that turn or hide text as they are, and a terminal obeys them.
     return plain if plain.isprintable() else "".join(map(_escaped, plain))
 
 
 def _escaped(char: str) -> str:
-    import json
-
     return char if char.isprintable() else json.dumps(char)[1:-1]
 
 
 def _json_value(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _table(rows: Iterator[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Print aligned columns; their widths come from the first rows."""
-    import shutil
-
-    sample = [[text(row[column]) for column in columns] for row in islice(rows, _SAMPLE)]
-    widths = [min(max(map(len, cells)), _WIDEST) for cells in zip(columns, *sample, strict=True)]
-    room = shutil.get_terminal_size().columns
-    for cells in chain([list(columns)], sample, ([text(row[c]) for c in columns] for row in rows)):
-        line = "  ".join(_fit(cell, width) for cell, width in zip(cells, widths, strict=True))
-        click.echo(line[:room].rstrip())
-
-
-def _fit(cell: str, width: int) -> str:
-    return cell.ljust(width) if len(cell) <= width else cell[: width - 1] + "…"

@@ -17,7 +17,7 @@ import click
 if TYPE_CHECKING:
     from mmmeta_core.metadir import Metadir
 
-_MODULES: Final = ("checking", "history", "keys", "work")
+_MODULES: Final = ("checking", "completion", "doctor", "history", "init", "keys", "watch", "work")
 """Those that add further commands to the group: loaded for one that it has not, and to list all."""
 
 
@@ -53,6 +53,19 @@ class Program(click.Group):
         """Return the names of all commands."""
         _load()
         return super().list_commands(ctx)
+
+    group_class = type
+    """Groups within it are of this kind, too."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Raises `click.UsageError` with the one that may have been meant."""
+        if args[0][:1] != "-" and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            from mmmeta_core.cli.words import meant
+
+            ctx.fail(f"there is no command {args[0]!r}{meant(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the arguments, and print the help if they ask for it."""

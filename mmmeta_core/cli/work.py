@@ -12,6 +12,7 @@ import click
 
 from mmmeta_core.cli.commands import cli, json_option, pass_session
 from mmmeta_core.cli.session import Session, fail
+from mmmeta_core.cli.words import OneOf, examples
 
 _MARK = click.option(
     "--mark", default="imported", show_default=True, help="The pipeline: your column that says done."
@@ -19,7 +20,14 @@ _MARK = click.option(
 _COLUMNS = click.option("--columns", help="Only these, with commas between them.")
 
 
-@cli.command(epilog="FILTERS are those of mmmeta find. A document that fails is tried again by a later run.")
+@cli.command(
+    epilog=examples(
+        "mmmeta process --into sqlite:///imports.db document_type=contract",
+        "mmmeta process --into postgresql+psycopg://host/name --table letters kind=letter --mark letters",
+        "mmmeta process --retry-failed --mark letters",
+    )
+    + "\n\nFILTERS are those of mmmeta find. A document that fails is tried again by a later run."
+)
 @click.argument("filters", nargs=-1)
 @_MARK
 @click.option(
@@ -27,7 +35,7 @@ _COLUMNS = click.option("--columns", help="Only these, with commas between them.
 )
 @click.option("--table", default="documents", show_default=True, help="Its table, made when it is not there.")
 @_COLUMNS
-@click.option("--on-change", type=click.Choice(["content", "again", "ignore"]), default="content", show_default=True,
+@click.option("--on-change", type=OneOf(["content", "again", "ignore"]), default="content", show_default=True,
     help="When a document that was done is due again: other content, any change, never.")  # fmt: skip
 @click.option(
     "--chunk", type=click.IntRange(1, 500), default=500, show_default=True, help="Documents a transaction."
@@ -84,12 +92,18 @@ def process(
             )
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "mmmeta export document_type=contract --output contracts.parquet",
+        "mmmeta export --format jsonl imported=false | jq .title",
+    )
+    + "\n\nFILTERS are those of mmmeta find."
+)
 @click.argument("filters", nargs=-1)
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["csv", "jsonl", "parquet", "sqlite"]),
+    type=OneOf(["csv", "jsonl", "parquet", "sqlite"]),
     help="[default: as --output ends, else csv]",
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write; stdout unless given.")
@@ -132,13 +146,18 @@ def export(
             echo_result(result, as_json=as_json)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "mmmeta --remote s3://bucket/archive status", "mmmeta status --failures", "mmmeta status --json"
+    )
+)
 @click.option("--failures", is_flag=True, help="List the documents that failed, with the error.")
 @json_option
 @pass_session
 def status(session: Session, failures: bool, as_json: bool) -> None:
-    """Tell how far everything is: revision here and at the remote, and each pipeline."""
-    from mmmeta_core.cli.printing import echo_json, echo_rows, plain, text
+    """Tell how far everything is: revision here and at the remote, each pipeline, and what to do next."""
+    from mmmeta_core.cli.printing import echo_json, echo_rows, plain
+    from mmmeta_core.cli.screens import print_status
 
     with session.open(existing=True) as metadir:
         found = metadir.status()
@@ -154,19 +173,7 @@ def status(session: Session, failures: bool, as_json: bool) -> None:
         if as_json:
             echo_json(plain(found))
             return
-        here = found.metadir
-        there = found.remote_error or ("none" if here.remote is None else f"revision {found.remote_revision}")
-        click.echo(
-            f"documents: {here.files} ({here.deleted} deleted, {here.invalid} invalid, {here.pending} to publish)"
-        )
-        click.echo(f"here: revision {here.revision}, merged {here.state_revision}")
-        click.echo(f"remote: {text(there)}")
-        for pipeline in found.pipelines:
-            last = pipeline.last_run.isoformat(timespec="seconds") if pipeline.last_run else "never"
-            click.echo(
-                f"{text(pipeline.mark)}: {pipeline.due} due, {pipeline.done} done, {pipeline.failed} failed, "
-                f"{pipeline.set_aside} set aside; last run {last}"
-            )
+        print_status(found)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,8 +121,15 @@ class File(Mapping[str, Any]):
         """
         with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
             path = Path(folder) / "document"
-            self._sources.fetch(self.name, self._values, self._config, path, source=source)
+            self.fetch(path, source=source)
             return path.open("rb")  # the name goes with the folder, the content with the file
+
+    def fetch(self, path: Path, *, source: str | None = None) -> int:
+        """Write the document into the file `path`, verified and flushed to disk; return its size in bytes.
+
+        Raises what `open` does; then there is no file. `download` is for files that are to stay.
+        """
+        return self._sources.fetch(self.name, self._values, self._config, path, source=source)
 
     def download(self, dest: str | os.PathLike[str], *, source: str | None = None) -> Path:
         """Put the document into the folder `dest`, unless it is there, and return its path; no column is set.
@@ -175,6 +182,11 @@ class File(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<File {self.name!r} {self._config.unique}={self.key!r}>"
+
+    def _repr_html_(self) -> str:
+        from mmmeta_core.files.html import file_html
+
+        return file_html(self)
 
 
 _warned: set[tuple[str, str]] = set()

@@ -320,6 +320,11 @@ class Files:
     def __repr__(self) -> str:
         return f"<Files {len(self)} in {self._state.name}>"
 
+    def _repr_html_(self) -> str:
+        from mmmeta_core.files.html import files_html
+
+        return files_html(self)
+
     def _asked(
         self, clauses: Iterable[Any], filters: Iterable[Mapping[str, Any]], deleted: bool | None
     ) -> tuple[Table, list[Any]]:

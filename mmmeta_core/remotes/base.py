@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from mmmeta_core.atomic import TEMPORARY
 from mmmeta_core.errors import RemoteDeniedError, RemoteError
 from mmmeta_core.limits import way_out
+from mmmeta_core.notebook import Shown
 from mmmeta_core.trouble import naming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 ABSENT: Final = ""
 """The `if_match` of a write that may only create."""
@@ -51,8 +53,16 @@ class Stat:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of trying out a remote: whether `create` holds its promise, and the object that could not be removed."""
+
+    holds: bool = True
+    left: str | None = None
+
+
 @dataclass(frozen=True)
-class UploadResult:
+class UploadResult(Shown):
     """What went to the archive. `present` were there; `failed` could not be taken and are named in the log.
 
     `missing` documents are in the catalog with a metadata file here, but are neither here nor in the archive.
@@ -127,6 +137,22 @@ class Remote(ABC):
         """Whether `create` holds what it promises here; tried out with a small object where that is not certain."""
         return True
 
+    def try_out(self) -> Trial:
+        """Write a small object of a name that is nobody's, see whether `create` holds, and remove it.
+
+        Raises as `create` does where nothing can be written.
+        """
+        self.check_writable()
+        return Trial()
+
+    def clock(self) -> datetime | None:
+        """Return what time it is there, by the whole second; None where that is this machine's own. One request."""
+        return None
+
+    def access(self) -> str | None:
+        """Return where the credentials come from, never one of them; None where there are none. May ask the network."""
+        return None
+
     @abstractmethod
     def write(self, name: str, source: Source, *, if_match: str | None = None) -> str | None:
         """Replace or create the object; return its new etag, or None if the condition did not hold.
@@ -181,6 +207,19 @@ def too_large(url: str, name: str, size: int, limit: int) -> RemoteError:
     return RemoteError(
         f"{name!r} in {url} has {size:,} bytes, more than the {limit:,} that are taken{way_out(limit)}."
     )
+
+
+def time_of(headers: Mapping[str, str]) -> datetime | None:
+    """Return the time that an answer's `Date` says, with how long a cache had kept it; None for none."""
+    from email.utils import parsedate_to_datetime
+
+    found = {name.lower(): value for name, value in headers.items()}
+    try:
+        said = parsedate_to_datetime(found.get("date", ""))
+        age = int(found.get("age", "0"))
+        return said.astimezone(UTC) + timedelta(seconds=age)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def save(chunks: Iterable[bytes], path: Path) -> int:

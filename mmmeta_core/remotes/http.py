@@ -30,6 +30,7 @@ from mmmeta_core.remotes.web import PATIENCE, Answer, Web
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
+    from datetime import datetime
 
 _ABSENT: Final = frozenset({404, 410})
 _NO_HEAD: Final = frozenset({405, 501})
@@ -111,6 +112,11 @@ class HttpRemote(Remote):
         raise RemoteError(
             f"{self.url} is a web server, which can't be listed: use the folder or bucket behind it."
         )
+
+    def clock(self) -> datetime | None:
+        """See `Remote.clock`."""
+        with self._looking(self._url(remote_name(HEAD))) as answer:
+            return base.time_of(answer.headers)
 
     def stat(self, name: str) -> Stat | None:
         """See `Remote.stat`."""

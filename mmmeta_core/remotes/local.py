@@ -21,7 +21,7 @@ from mmmeta_core.atomic import ABANDONED_SECONDS, TEMPORARY, fsync_folder, sweep
 from mmmeta_core.errors import RemoteError
 from mmmeta_core.paths import NAME as METADIR
 from mmmeta_core.remotes import base
-from mmmeta_core.remotes.base import ABSENT, CHUNK, LOCK, READ_LIMIT, Blob, Remote, Source, Stat
+from mmmeta_core.remotes.base import ABSENT, CHUNK, LOCK, READ_LIMIT, Blob, Remote, Source, Stat, Trial
 from mmmeta_core.remotes.local_errors import explain
 from mmmeta_core.remotes.local_files import etag_of, is_regular, open_object, refuse_folder, stamp, status
 
@@ -69,6 +69,23 @@ class LocalRemote(Remote):
     def create(self, name: str, source: Source) -> bool:
         """See `Remote.create`."""
         return self._create(name, source) is not None
+
+    def try_out(self) -> Trial:
+        """See `Remote.try_out`; no folder is made for it, and no lock."""
+        with self._doing("write", "a file to try it out"):
+            self._check_root()
+            inside = self.root / METADIR
+            folder = inside if inside.is_dir() else self.root
+            drafts = [folder / f"{TEMPORARY}{secrets.token_hex(12)}" for _ in range(3)]
+            try:
+                for draft in drafts[:2]:
+                    base.save([draft.name.encode()], draft)
+                created = self._link(drafts[0], drafts[2])
+                again = self._link(drafts[1], drafts[2])
+                return Trial(created and not again)
+            finally:
+                for draft in drafts:
+                    draft.unlink(missing_ok=True)
 
     def write(self, name: str, source: Source, *, if_match: str | None = None) -> str | None:
         """See `Remote.write`."""

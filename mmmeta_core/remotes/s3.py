@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from mmmeta_core.errors import RemoteError
+from mmmeta_core.errors import RemoteDeniedError, RemoteError
 from mmmeta_core.remotes import base
-from mmmeta_core.remotes.base import ABSENT, CHUNK, READ_LIMIT, Blob, Remote, Source, Stat
-from mmmeta_core.remotes.s3_client import shared_client
+from mmmeta_core.remotes.base import ABSENT, CHUNK, READ_LIMIT, Blob, Remote, Source, Stat, Trial
+from mmmeta_core.remotes.s3_client import access, shared_client
 from mmmeta_core.remotes.s3_errors import code, explained, retries, status
 from mmmeta_core.remotes.s3_options import S3Options, parse_s3_url
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from datetime import datetime
     from typing import BinaryIO
 
     from botocore.exceptions import ClientError
@@ -111,6 +112,35 @@ class S3Remote(Remote):
         finally:
             with suppress(RemoteError):
                 self.remove(_PROBE)
+
+    def try_out(self) -> Trial:
+        """See `Remote.try_out`. In a bucket that keeps versions the two of this object stay, below a mark of deletion."""
+        name = f"{_PROBE}-{uuid4().hex}"
+        holds = self.create(name, b"one")
+        try:
+            holds = holds and not self.create(name, b"another")
+        finally:
+            left = name
+            with suppress(RemoteDeniedError):
+                self.remove(name)
+                left = ""
+        return Trial(holds, left or None)
+
+    def clock(self) -> datetime | None:
+        """See `Remote.clock`. What is refused is answered, too, and refused is what comes from a clock that is far off."""
+        from botocore.exceptions import ClientError
+
+        answer: Any
+        with self._asking() as client:
+            try:
+                answer = client.list_objects_v2(Bucket=self.bucket, Prefix=self._base, MaxKeys=1)
+            except ClientError as error:
+                answer = error.response
+        return base.time_of(answer["ResponseMetadata"].get("HTTPHeaders", {}))
+
+    def access(self) -> str | None:
+        """See `Remote.access`."""
+        return access(self.options, self.url)
 
     def write(self, name: str, source: Source, *, if_match: str | None = None) -> str | None:
         """See `Remote.write`."""

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from mmmeta_core.errors import ConfigError
+from mmmeta_core.errors import ConfigError, RemoteDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from boto3.session import Session
     from mypy_boto3_s3.client import S3Client
 
     from mmmeta_core.remotes.s3_options import S3Options
@@ -65,19 +66,46 @@ def _environment() -> Iterator[object]:
 
 def make_client(options: S3Options) -> S3Client:
     """Return a client of its own session. Raises botocore's errors; `ConfigError` for the endpoint."""
+    session = _session(options)
+    client = _client(session, options)
+    if _wants_path_style(client):
+        client = _client(session, options, s3={"addressing_style": "path"})
+    return client
+
+
+def _session(options: S3Options) -> Session:
     from boto3.session import Session
 
-    session = Session(
+    return Session(
         aws_access_key_id=options.access_key_id,
         aws_secret_access_key=options.secret_access_key,
         aws_session_token=options.session_token,
         region_name=options.region,
         profile_name=options.profile,
     )
-    client = _client(session, options)
-    if _wants_path_style(client):
-        client = _client(session, options, s3={"addressing_style": "path"})
-    return client
+
+
+def access(options: S3Options, what: str) -> str:
+    """Return where the credentials come from. Raises `RemoteDeniedError` when there are none."""
+    from botocore.exceptions import BotoCoreError
+
+    if options.anonymous:
+        return "anonymous"
+    if options.access_key_id:
+        return "given in the settings"
+    try:
+        found = _session(options).get_credentials()
+    except BotoCoreError as error:
+        raise RemoteDeniedError(
+            f"The credentials for {what} can't be used ({type(error).__name__}): renew or correct them."
+        ) from None
+    if found is None:
+        raise RemoteDeniedError(
+            f"There are no credentials for {what}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile, or add "
+            "anonymous=true for a public bucket."
+        )
+    profile = f", profile {options.profile!r}" if options.profile else ""
+    return f"by botocore's {found.method}{profile}"
 
 
 def _client(session: Any, options: S3Options, **settings: Any) -> S3Client:

@@ -16,6 +16,7 @@ from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import digest_of
 from mmmeta_core.database.catalog import Catalog
 from mmmeta_core.errors import SignatureError
+from mmmeta_core.events import event
 from mmmeta_core.head import Head, Snapshot, read_head
 from mmmeta_core.paths import CONFIG, HEAD, META_DB, NAME, SNAPSHOT_DB, Paths, remote_name, store_name
 from mmmeta_core.remotes import LocalRemote, Remote
@@ -77,7 +78,13 @@ def write_hints(
             if new.revision == position.revision:
                 catalog.set_local(head=f"{remote.url} {written}")
             return True
-    log.warning("%s/%s could not be brought up to date; the next push does it", remote.url, remote_name(HEAD))
+    fields = event("head behind", remote=remote.url, revision=position.revision)
+    log.warning(
+        "%s/%s could not be brought up to date; the next push does it",
+        remote.url,
+        remote_name(HEAD),
+        extra=fields,
+    )
     return False
 
 

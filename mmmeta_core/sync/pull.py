@@ -13,7 +13,9 @@ from mmmeta_core.changelog import check_follows, digest_of, open_segment, replay
 from mmmeta_core.database.catalog import Position
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError, RemoteNotFoundError, SignatureError
+from mmmeta_core.events import event
 from mmmeta_core.head import Head, read_head
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import HEAD, remote_name
 from mmmeta_core.remotes import Remote
 from mmmeta_core.signing import Trust
@@ -29,7 +31,7 @@ _REQUEST_BYTES: Final = 20_000
 
 
 @dataclass(frozen=True)
-class PullResult:
+class PullResult(Shown):
     """What came: `revision` is where the catalog is now, `bytes` what was transferred in segments and snapshot."""
 
     revision: int
@@ -67,6 +69,15 @@ def pull(
             "pulled revision %d: %d segments, %d documents, %d bytes%s",
             *(position.revision, came.segments, came.documents, came.bytes),
             ", with a snapshot" if came.snapshot else "",
+            extra=event(
+                "pulled",
+                remote=remote.url,
+                revision=position.revision,
+                segments=came.segments,
+                documents=came.documents,
+                bytes=came.bytes,
+                snapshot=came.snapshot,
+            ),
         )
     return PullResult(
         position.revision,

@@ -38,8 +38,10 @@ from mmmeta_core.errors import (
     RemoteUnreachableError,
     StoreError,
 )
+from mmmeta_core.events import event
 from mmmeta_core.head import Head
 from mmmeta_core.limits import cap
+from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import remote_name
 from mmmeta_core.remotes import Remote, UploadResult
 from mmmeta_core.signing import Signer, load_signer
@@ -61,7 +63,7 @@ _WAIT_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True)
-class PushResult:
+class PushResult(Shown):
     """What was published: `revision` is where the archive is now, `bytes` the size of the segment.
 
     `files` is what was uploaded before it, None where that was not asked for.
@@ -121,7 +123,9 @@ def push(replica: Replica, remote: Remote, *, note: str | None = None) -> PushRe
                 _note(replica, catalog, written, signer)
                 if write_hints(replica, remote, catalog, signer, seen=seen):
                     note_signs(catalog, signer)
-                log.info("published revision %d: %d documents", written.header.revision, written.documents)
+                revision, documents = written.header.revision, written.documents
+                fields = event("published", remote=remote.url, revision=revision, documents=documents)
+                log.info("published revision %d: %d documents", revision, documents, extra=fields)
                 return PushResult(
                     written.header.revision,
                     written.documents,
@@ -219,7 +223,7 @@ def _check_conditions(remote: Remote, catalog: Catalog) -> None:
             f"{risk}; nothing was published. Use a store that keeps If-None-Match, or set {SINGLE_PUBLISHER}=1 where "
             "there is only ever this one publisher"
         )
-    log.warning("%s: this must be the only publisher", risk)
+    log.warning("%s: this must be the only publisher", risk, extra=event("no conditions", remote=remote.url))
 
 
 def _commit(remote: Remote, written: Written, draft: Path) -> bool:

@@ -13,6 +13,7 @@ from mmmeta_core.atomic import write_atomic
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
 from mmmeta_core.errors import CatalogError, LogError, SignatureError, StoreError
+from mmmeta_core.events import event
 from mmmeta_core.paths import Paths
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ class Replica:
         Config.parse(text, source)
         here = self.config_text()
         if here is not None and here != text and digest(here) != synced:
-            log.warning("%s was changed here and is kept; the publisher's differs", self.paths.config)
+            fields = event("settings kept", path=str(self.paths.config))
+            log.warning(
+                "%s was changed here and is kept; the publisher's differs", self.paths.config, extra=fields
+            )
         elif here != text:
             write_atomic(self.paths.config, text.encode())
         return digest(text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from mmmeta_core.notebook import Shown
+
 Code: TypeAlias = Literal[
     "settings",
     "store",
@@ -72,7 +74,7 @@ class Repair:
 
 
 @dataclass(frozen=True)
-class VerifyResult:
+class VerifyResult(Shown):
     """What was looked at, and what is wrong.
 
     `revision` is the catalog's, `remote_revision` the newest in the log, None when there was no log to look at. Of
