@@ -269,6 +269,18 @@ class Metadir:
             self._old.after_pull(remote, result.revision, publishes=self._generates)
             return result
 
+    def pull_settings(self) -> int:
+        """Bring the archive's settings without its catalog, for a worker on a shared state db; see `sync.pull_settings`.
+
+        Where there is a catalog it does nothing but return the remote's revision. `files`, `process` and `download` work
+        without a catalog on what the state db has; `update` is then for whoever keeps one.
+        """
+        remote = self._need_remote()
+        if not self.paths.root.is_dir():
+            remote.check()
+        with self._locked(converts=False):
+            return sync.pull_settings(self._replica, remote)
+
     def push(self, *, files: bool = False, progress: Progress | None = None) -> sync.PushResult:
         """Publish what waits here as a new revision; see `sync.push`.
 

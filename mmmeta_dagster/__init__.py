@@ -7,7 +7,7 @@ from mmmeta_dagster.components import Archive, Client, Publisher
 from mmmeta_dagster.frames import DocumentsIOManager
 from mmmeta_dagster.resource import MetadirResource, S3Settings
 from mmmeta_dagster.sensors import build_store_sensor
-from mmmeta_dagster.work import Downloads, Pipeline, WorkConfig
+from mmmeta_dagster.work import Downloads, Pipeline, Spread, WorkConfig
 
 __all__ = [
     "Archive",
@@ -18,6 +18,7 @@ __all__ = [
     "Pipeline",
     "Publisher",
     "S3Settings",
+    "Spread",
     "WorkConfig",
     "archive_asset",
     "build_archive_sensor",

@@ -48,6 +48,7 @@ PUBLIC = {
         "Pipeline",
         "Publisher",
         "S3Settings",
+        "Spread",
         "WorkConfig",
         "archive_asset",
         "build_archive_sensor",

@@ -99,6 +99,14 @@ class Work:
             "((w.set_aside OR w.not_before > :mmmeta_now) AND w.failed_version IS files.__meta_last_updated)))"
         )
 
+    def claimed(self) -> str:
+        """Return the SQL condition that a document is to be done, and that a claim on it has not ended."""
+        mine = f"w.mark = :mmmeta_mark AND w.key = files.{quote(self.state.unique)}"
+        return (
+            f"{self.condition(free=False)} AND EXISTS "
+            f"(SELECT 1 FROM mmmeta_work w WHERE {mine} AND w.lease_until > :mmmeta_now)"
+        )
+
     def parameters(self) -> dict[str, Sql]:
         """Return the values for `condition`, as of now."""
         return {"mmmeta_mark": self.mark, "mmmeta_now": format_time(utcnow())}

@@ -8,6 +8,7 @@ from mmmeta_core.sync.pull import PullResult, pull
 from mmmeta_core.sync.push import PushResult, push
 from mmmeta_core.sync.replica import Replica
 from mmmeta_core.sync.retire import Retired, forget_copies, listed, retire
+from mmmeta_core.sync.settings import pull_settings
 
 __all__ = [
     "PullResult",
@@ -18,6 +19,7 @@ __all__ = [
     "is_here",
     "listed",
     "pull",
+    "pull_settings",
     "push",
     "retire",
 ]
