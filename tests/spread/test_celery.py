@@ -24,7 +24,7 @@ from spread.servers import until
 
 DOCUMENTS = int(os.environ.get("SPREAD_DOCUMENTS", "3000"))
 KILLS = int(os.environ.get("SPREAD_KILLS", "8"))
-SEED = os.environ.get("SPREAD_SEED") or str(random.randrange(10**6))
+SEED = os.environ.get("SPREAD_SEED") or str(random.randrange(10**6))  # noqa: S311
 MACHINES = Path(__file__).with_name("machines.py")
 BIN = Path(sys.executable).parent
 VISIBILITY_SECONDS = 5
@@ -177,7 +177,7 @@ def test_workers_are_killed_and_every_document_is_done(
     machines: list[Machine], places: dict[str, str], config: Path, tmp_path: Path
 ) -> None:
     print(f"SPREAD_SEED={SEED}")
-    chance = random.Random(SEED)
+    chance = random.Random(SEED)  # noqa: S311
     publish(places, tmp_path)
     database = places["MACHINES_DATABASE"]
     with running(config, tmp_path / "run.log") as run:
