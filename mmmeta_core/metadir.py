@@ -239,9 +239,12 @@ class Metadir:
 
     def polls(self, keys: Sequence[str]) -> list[Poll]:
         """Do what `poll` does for several keys, in one request for `head.json`, which lags for a moment after a publish."""
+        return self.polled(keys, self.remote_head())
+
+    def polled(self, keys: Sequence[str], head: Head | None) -> list[Poll]:
+        """Do what `polls` does with a head that was read already, as for another client of the same archive."""
         for key in keys:
             check_key(key)
-        head = self.remote_head()
         there = head.store if head is not None else {}
         here = self.state.merged_store() if self._old.has_state else {}
         return [

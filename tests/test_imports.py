@@ -52,6 +52,7 @@ PUBLIC = {
         "WorkConfig",
         "archive_asset",
         "build_archive_sensor",
+        "build_clients_sensor",
         "build_store_sensor",
         "client_assets",
         "freshness",

@@ -131,7 +131,7 @@ def test_the_run_launcher_takes_its_values() -> None:
         "dagster_home": "/d",
         "postgres_password_secret": "s",
     }
-    schema = dg.Shape({name: field for name, field in K8sRunLauncher.config_type().items()})
+    schema = dg.Shape(dict(K8sRunLauncher.config_type()))
     assert validate_config(schema, {**filled, **given}).success
     assert not validate_config(schema, {**filled, **given, "pull_policy": "Always"}).success
 
