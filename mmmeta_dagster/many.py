@@ -38,8 +38,8 @@ def build_clients_sensor(
     `clients` are jobs by the key of their client's `MetadirResource`. What is asked for, and when again, is decided for each
     client by itself, by what its own state db has handled; either kind of sensor knows the runs that the other has asked
     for. A tick reads `head.json` of each archive once, `workers` of them at a time. It looks for at most `seconds` and
-    asks for at most `most` runs; the next one goes on from there, as the cursor says. An archive that does not answer is said in the
-    log and in the skip reason, looked at last by the next tick, and holds up no other.
+    asks for at most `most` runs; the next one goes on from there, as the cursor says. An archive that does not answer is
+    said in the log and in the skip reason, looked at last by the next tick, and holds up no other.
     """
     keys = [key] if isinstance(key, str) else list(key)
     jobs = {job.name: job for job in clients.values()}

@@ -46,6 +46,8 @@ class S3Remote(Remote):
     What the URL says goes before `options`, and both before the AWS environment.
     """
 
+    most_at_once = 5 * 1024**3  # of one PUT
+
     def __init__(self, url: str, options: S3Options = _NO_OPTIONS) -> None:
         self.bucket, self.prefix, self.options = parse_s3_url(url, options)
         self._base = f"{self.prefix}/" if self.prefix else ""
