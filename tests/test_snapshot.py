@@ -16,7 +16,7 @@ from mmmeta_core.sync import hints
 
 def is_due(size: int, segments: int, log_bytes: int) -> bool:
     last = Snapshot(100, size, "", 1_000_000, "", "meta.db")
-    return hints._is_due(Position("a", 100 + segments, "", 1_000_000 + log_bytes), last)
+    return hints._is_due(Position("a", 100 + segments, "", 1_000_000 + log_bytes), last, 0)
 
 
 def test_it_is_due_when_the_log_after_it_is_worth_it() -> None:

@@ -154,9 +154,9 @@ def _snapshot(
         return None
     name = SNAPSHOT_DB if live else META_DB
     there = remote.stat(remote_name(name)) if live else meta
-    if last is not None and last.name == name and there is not None and there.etag == last.etag:
-        if not (_is_due(position, last) or last.revision < covering) or last.revision >= position.revision:
-            return None
+    is_last = last is not None and last.name == name and there is not None and there.etag == last.etag
+    if last is not None and is_last and not _is_due(position, last, covering):
+        return None
     if remote.most_at_once is not None and catalog.size > remote.most_at_once:
         log.warning(
             "a snapshot of %s would have %d bytes, and no more than %d can be put there at once: none is made, and new "
@@ -177,7 +177,9 @@ def _snapshot(
         return Snapshot(position.revision, size, digest_of(draft), position.log_bytes, etag, name)
 
 
-def _is_due(position: Position, last: Snapshot) -> bool:
+def _is_due(position: Position, last: Snapshot, covering: int) -> bool:
+    if last.revision >= position.revision:
+        return False
     segments = max(_SNAPSHOT_SEGMENTS, last.size // _SNAPSHOT_BYTES)
     grown = (position.log_bytes - last.log_bytes) * _SNAPSHOT_SHARE > last.size
-    return grown or position.revision - last.revision >= segments
+    return grown or position.revision - last.revision >= segments or last.revision < covering
