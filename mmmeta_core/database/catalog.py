@@ -455,14 +455,6 @@ class Catalog:
             self._revert_pending()
             connection.execute("DELETE FROM mmmeta_pending")
 
-    @property
-    def size(self) -> int:
-        """Return about how many bytes a snapshot has: what is in use of the file."""
-        pragmas = ("page_count", "freelist_count", "page_size")
-        pages, free, each = (self.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas)
-        size: int = (pages - free) * each
-        return size
-
     def snapshot(self, path: Path) -> None:
         """Write the catalog as published at its revision into the new file `path`: no pending change, nothing private.
 

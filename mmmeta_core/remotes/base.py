@@ -84,9 +84,6 @@ class Remote(ABC):
     can_write: ClassVar[bool] = True
     """Whether anything can be written, by whoever may."""
 
-    most_at_once: ClassVar[int | None] = None
-    """How many bytes can be written on a condition, if there is a limit."""
-
     is_cached: ClassVar[bool] = False
     """Whether a cache may be between, which can remember for a while that an object was not there."""
 

@@ -157,13 +157,6 @@ def _snapshot(
     is_last = last is not None and last.name == name and there is not None and there.etag == last.etag
     if last is not None and is_last and not _is_due(position, last, covering):
         return None
-    if remote.most_at_once is not None and catalog.size > remote.most_at_once:
-        log.warning(
-            "a snapshot of %s would have %d bytes, and no more than %d can be put there at once: none is made, and new "
-            "clients read the whole log. Divide the archive over several metadirs (docs/scaling.md)",
-            *(remote.url, catalog.size, remote.most_at_once),
-        )
-        return None
     with temporary(replica.paths.root) as draft:
         catalog.snapshot(draft)
         if name == META_DB and last is None and there is not None:
