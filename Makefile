@@ -8,7 +8,7 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
-.PHONY: run test test-oldest test-crash test-daemon test-spread test-flips soak fuzz screenshots bench demo check dist format lint types layers clean
+.PHONY: run test test-oldest test-crash test-daemon test-spread test-flips soak fuzz screenshots bench scale demo check dist format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -41,6 +41,10 @@ test-spread: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	$(BIN)/python -m benchmarks $(N) --rounds $(or $(ROUNDS),5) --originals $(WRITE)
+
+# What verbs take with catalogs of so many rows: make scale N="1000000 10000000" WRITE=--write; ten million need 40 GB of disk
+scale: $(STAMP)
+	$(BIN)/python -m benchmarks.scale $(N) $(WRITE)
 
 # Chromium has to be on PATH: apt-get install chromium
 screenshots: $(STAMP)
