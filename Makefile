@@ -11,7 +11,7 @@ OLDEST_DAGSTER := 1.13.0
 ON_POSTGRES := tests/test_concurrency.py tests/test_files.py tests/test_into.py tests/test_process.py tests/test_update.py \
     tests/test_publish.py tests/test_status.py tests/test_file.py
 
-.PHONY: run test test-postgres test-oldest test-crash test-daemon test-flips soak fuzz screenshots bench demo check dist format lint types layers clean
+.PHONY: run test test-postgres test-oldest test-crash test-daemon test-spread test-flips soak fuzz screenshots bench scale demo check dist format lint types layers clean
 
 run: $(STAMP)
 	@PORT=$(PORT) $(BIN)/python -m mmmeta_dagster.serve
@@ -36,10 +36,22 @@ test-oldest: $(OLDEST)/.installed
 test-daemon: $(STAMP)
 	$(BIN)/python -m pytest -m daemon
 
+# Celery workers on Redis with PostgreSQL, killed while they work, and what is in deploy: make test-spread DOCUMENTS=100000 KILLS=50
+test-spread: $(STAMP)
+	@command -v redis-server >/dev/null || { echo "make test-spread needs redis-server: apt-get install redis-server"; exit 1; }
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || \
+	    { echo "make test-spread needs PostgreSQL: apt-get install postgresql"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group spread
+	$(if $(DOCUMENTS),SPREAD_DOCUMENTS=$(DOCUMENTS)) $(if $(KILLS),SPREAD_KILLS=$(KILLS)) $(BIN)/python -m pytest -m spread tests/spread
+
 # make bench N="1000 10000" ROUNDS=5, and WRITE=--write for docs/performance.md
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	$(BIN)/python -m benchmarks $(N) --rounds $(or $(ROUNDS),5) --originals $(WRITE)
+
+# What verbs take with catalogs of so many rows: make scale N="1000000 10000000" WRITE=--write; ten million need 40 GB of disk
+scale: $(STAMP)
+	$(BIN)/python -m benchmarks.scale $(N) $(WRITE)
 
 # Chromium has to be on PATH: apt-get install chromium
 screenshots: $(STAMP)

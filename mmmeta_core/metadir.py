@@ -312,12 +312,15 @@ class Metadir:
 
     def polls(self, keys: Sequence[str]) -> list[Poll]:
         """Do what `poll` does for several keys, in one request for `head.json`, which lags for a moment after a publish."""
+        return self.polled(keys, self.remote_head())
+
+    def polled(self, keys: Sequence[str], head: Head | None) -> list[Poll]:
+        """Do what `polls` does with a head that was read already, as for another client of the same archive."""
         from mmmeta_core.standing import Poll
         from mmmeta_core.store import check_key
 
         for key in keys:
             check_key(key)
-        head = self.remote_head()
         there = head.store if head is not None else {}
         here = self.state.merged_store() if self._has_state else {}
         return [
@@ -346,6 +349,20 @@ class Metadir:
             result = pull(self._replica, remote, probe=probe, progress=progress)
             self._old.after_pull(remote, result.revision, publishes=self._generates)
             return result
+
+    def pull_settings(self) -> int:
+        """Bring the archive's settings without its catalog, for a worker on a shared state db; see `sync.settings`.
+
+        Where there is a catalog it does nothing but return the remote's revision. `files`, `process` and `download` work
+        without a catalog on what the state db has; `update` is then for whoever keeps one.
+        """
+        from mmmeta_core.sync.settings import pull_settings
+
+        remote = self._need_remote()
+        if not self.paths.root.is_dir():
+            remote.check()
+        with self._locked(converts=False):
+            return pull_settings(self._replica, remote)
 
     def push(self, *, files: bool = False, progress: Progress | None = None) -> PushResult:
         """Publish what waits here as a new revision; see `sync.push`.

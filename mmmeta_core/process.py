@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, get_args, runtime_checkable
 
 import orjson
@@ -95,8 +96,56 @@ class ProcessResult:
     seconds: float = field(compare=False)
 
 
+@dataclass(frozen=True)
+class Share:
+    """A part of the documents that are due, for one worker: a range of keys, both ends included, and how many there are."""
+
+    first: Key
+    last: Key
+    documents: int
+
+    def within(self, filters: Mapping[str, Any], unique: str) -> dict[str, Any]:
+        """Return the filters narrowed down to this range; `unique` is the key column."""
+        own = filters.get(unique, {})
+        narrowed = dict(own) if isinstance(own, Mapping) else {"=": own}
+        return {**filters, unique: {**narrowed, ">=": self.first, "<=": self.last}}
+
+
+@dataclass(frozen=True)
+class Left:
+    """Documents that are not done. Of those that are `claimed` somebody is at work on them, or was killed at it."""
+
+    documents: int
+    claimed: int
+
+
 class Documents(Files):
     """`m.files`: the table of documents, and work on them."""
+
+    def shares(
+        self,
+        size: int,
+        most: int,
+        *,
+        mark: str = "imported",
+        on_change: OnChange = "content",
+        limit: int | None = None,
+        **filters: Any,
+    ) -> list[Share]:
+        """Divide the documents that `process` would take into ranges of at most `size`, at most `most` of them.
+
+        Nothing is claimed: who processes a share (`process(…, **share.within(filters, m.files.unique))`) claims what is
+        still due of it then. Costs a look at the keys of these documents, and no more.
+        """
+        options = ProcessOptions(mark=mark, on_change=on_change, limit=limit)
+        with explained_database(self._state.name):
+            return shares(self._state, self, options, filters, size, most)
+
+    def left(self, *, mark: str = "imported", on_change: OnChange = "content", **filters: Any) -> Left:
+        """Return how many matching documents are not done, and how many of these somebody has claimed."""
+        options = ProcessOptions(mark=mark, on_change=on_change)
+        with explained_database(self._state.name):
+            return left(self._state, self, options, filters)
 
     def process(
         self,
@@ -194,6 +243,29 @@ def due_count(state: State, files: Files, mark: str, settings: str | None) -> in
     return _Run(state, files, lambda _: None, options, filters, None).count()
 
 
+def shares(
+    state: State, files: Files, options: ProcessOptions, filters: Mapping[str, Any], size: int, most: int
+) -> list[Share]:
+    """Do what `Documents.shares` says."""
+    if size <= 0 or most <= 0:
+        raise ConfigError(f"size={size!r} and most={most!r} must be more than 0")
+    state.add_own(options.mark, "boolean")
+    run = _Run(state, files, lambda _: None, options, dict(filters), None)
+    wanted = size * most if options.limit is None else min(size * most, options.limit)
+    found = files.distinct(state.unique, run.condition(), deleted=None, _limit=wanted, **run.filters)
+    keys = (row[state.unique] for row in found)
+    parts = iter(lambda: list(islice(keys, size)), [])
+    return [Share(part[0], part[-1], len(part)) for part in parts]
+
+
+def left(state: State, files: Files, options: ProcessOptions, filters: Mapping[str, Any]) -> Left:
+    """Do what `Documents.left` says."""
+    state.add_own(options.mark, "boolean")
+    run = _Run(state, files, lambda _: None, options, dict(filters), None)
+    claimed = files.count(run.bound(run.work.claimed()), deleted=None, **run.filters)
+    return Left(run.count(free=False), claimed)
+
+
 def _revived(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"__time__"}:
@@ -234,13 +306,18 @@ class _Run:
 
     def count(self, *, free: bool = True) -> int:
         """Return how many documents there are to do; with `free` only those that can be done now."""
-        return self.files.count(self._condition(free=free), deleted=None, **self.filters)
+        return self.files.count(self.condition(free=free), deleted=None, **self.filters)
 
-    def _condition(self, *, free: bool = True) -> Any:
+    def condition(self, *, free: bool = True) -> Any:
+        """Return the condition of `Work` as SQLAlchemy takes it."""
+        return self.bound(self.work.condition(free=free))
+
+    def bound(self, condition: str) -> Any:
+        """Return a condition of `Work`'s as SQLAlchemy takes it, with its parameters."""
         from sqlalchemy import text
 
-        parameters = self.work.parameters() if free else {"mmmeta_mark": self.options.mark}
-        escaped = self.work.condition(free=free).replace(":", "\\:")
+        parameters = self.work.parameters()
+        escaped = condition.replace(":", "\\:")
         for name in parameters:
             escaped = escaped.replace(f"\\:{name}", f":{name}")
         used = {name: value for name, value in parameters.items() if f":{name}" in escaped}
@@ -265,9 +342,7 @@ class _Run:
     def _take(self, filters: Mapping[str, Any], size: int) -> tuple[list[File], list[Claim]]:
         """Find and claim documents, so many at most."""
         unique = self.state.unique
-        found = list(
-            self.files.find(self._condition(), deleted=None, **filters, order_by=unique, _limit=size)
-        )
+        found = list(self.files.find(self.condition(), deleted=None, **filters, order_by=unique, _limit=size))
         return found, self.work.claim([file.key for file in found], self.lease) if found else []
 
     def _chunk(self, files: list[File], claimed: list[Claim], pool: ThreadPoolExecutor | None) -> None:

@@ -1,7 +1,6 @@
 """An archive that is published elsewhere, as an asset: all clients hang from it, and it is new when it was published."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import dagster as dg
 
@@ -76,12 +75,7 @@ def build_archive_sensor(
 
 
 def _known_revision(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
-    event = instance.get_latest_materialization_event(key)
-    materialization = event.asset_materialization if event is not None else None
-    if materialization is None or metadata.REVISION not in materialization.metadata:
-        return None
-    value: Any = materialization.metadata[metadata.REVISION].value
-    return int(value)
+    return metadata.revision_of(instance.get_latest_materialization_event(key))
 
 
 def _materialization(key: dg.AssetKey, head: Head, url: str) -> dg.AssetMaterialization:

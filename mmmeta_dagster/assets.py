@@ -8,6 +8,7 @@ import dagster as dg
 from mmmeta_core.process import Handler
 from mmmeta_dagster import metadata
 from mmmeta_dagster.common import Common, materialized
+from mmmeta_dagster.fanout import spread_asset
 from mmmeta_dagster.work import Downloads, Pipeline, downloads_asset, pipeline_asset
 
 
@@ -96,6 +97,7 @@ def client_assets(
     )
     def update(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
+            common.follow(context, metadir)
             return materialized(metadir, metadir.update(), metadata.of_documents(metadir))
 
     if downloads is not None and "downloaded" in (process or {}):
@@ -106,5 +108,7 @@ def client_assets(
     if downloads is not None:
         assets.append(downloads_asset(common, downloads))
     for mark, work in (process or {}).items():
-        assets.append(pipeline_asset(common, mark, work if isinstance(work, Pipeline) else Pipeline(work)))
+        pipeline = work if isinstance(work, Pipeline) else Pipeline(work)
+        build = pipeline_asset if pipeline.spread is None else spread_asset
+        assets.append(build(common, mark, pipeline))
     return assets

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import dagster as dg
 
@@ -11,6 +11,8 @@ from mmmeta_core import Metadir, MmmetaError, RemoteUnreachableError, Unavailabl
 from mmmeta_dagster import metadata
 from mmmeta_dagster.resource import MetadirResource, find_resource
 from mmmeta_dagster.run_log import run_log
+
+Context: TypeAlias = dg.AssetExecutionContext | dg.OpExecutionContext
 
 _RETRIES: Final = 2
 _RETRY_SECONDS: Final = 20
@@ -65,12 +67,12 @@ class Common:
 
         return define
 
-    def of(self, context: dg.AssetExecutionContext) -> MetadirResource:
+    def of(self, context: Context) -> MetadirResource:
         """Return the metadir's resource in a run."""
         return find_resource(context.resources, self.resource)
 
     @contextmanager
-    def open(self, context: dg.AssetExecutionContext) -> Iterator[Metadir]:
+    def open(self, context: Context) -> Iterator[Metadir]:
         """Give the metadir, with its log in that of the run. Its errors end the step, or ask for it again."""
         try:
             with run_log(context), self.of(context).open() as metadir:
@@ -80,7 +82,14 @@ class Common:
             raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS) from error
         except MmmetaError as error:
             # Its sentence says what to do; the traceback stays below it.
-            raise dg.Failure(str(error)) from error
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+    def follow(self, context: Context, metadir: Metadir) -> None:
+        """Pull, should the run's `sync` have been on another machine, which keeps its metadir on a disk of its own."""
+        event = context.instance.get_latest_materialization_event(self.key("sync"))
+        synced = metadata.revision_of(event)
+        if metadir.remote is not None and synced is not None and metadir.revision < synced:
+            metadir.pull(probe=True)
 
 
 def materialized(

@@ -50,6 +50,13 @@ def of_metadir(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
     return metadata | _times(insight)
 
 
+def revision_of(event: dg.EventLogEntry | None) -> int | None:
+    """Return the revision that a materialization tells of, None for one that does not."""
+    materialization = event.asset_materialization if event is not None else None
+    value = materialization.metadata.get(REVISION) if materialization is not None else None
+    return value.value if isinstance(value, dg.IntMetadataValue) else None
+
+
 def of_store(store: Mapping[str, str]) -> dict[str, dg.MetadataValue[Any]]:
     """Return when the archive was published last, from its store as `head.json` has it."""
     text = store.get("remote_last_updated")

@@ -31,7 +31,7 @@ class _Forward(logging.Handler):
 
 
 @contextmanager
-def run_log(context: dg.AssetExecutionContext) -> Iterator[None]:
+def run_log(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[None]:
     """Show in the run's log what `mmmeta_core` says: one line a stage, progress, each invalid document."""
     logger = logging.getLogger("mmmeta_core")
     handler = _Forward(context.log)
@@ -69,7 +69,7 @@ class _Level:
 _level = _Level()
 
 
-def progress_log(context: dg.AssetExecutionContext, what: str) -> Progress:
+def progress_log(context: dg.AssetExecutionContext | dg.OpExecutionContext, what: str) -> Progress:
     """Return what says in the run's log, every few seconds, how far a long step is."""
     started = said = time.monotonic()
 

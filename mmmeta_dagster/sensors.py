@@ -8,7 +8,7 @@ from typing import Any, Final
 import dagster as dg
 
 from mmmeta_core import Metadir, Poll
-from mmmeta_dagster.decision import FAILED, PastRun, decide, shown
+from mmmeta_dagster.decision import FAILED, PastRun, Request, decide, shown
 from mmmeta_dagster.resource import find_resource
 
 WATCH: Final = "mmmeta/watch"
@@ -55,22 +55,31 @@ def build_store_sensor(
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         with find_resource(context.resources, resource).open() as metadir:
-            poll = metadir.poll(keys[0]) if len(keys) == 1 else _together(metadir.polls(keys))
+            poll = metadir.poll(keys[0]) if len(keys) == 1 else together(metadir.polls(keys))
             due = sum(metadir.due_again(mark) for mark in retry_marks)
-            identity = _identity(metadir, poll.key)
-        history = _history(context.instance, identity)
+            identity = identity_of(metadir, poll.key)
+        history = history_of(context.instance, identity)
         decision = decide(poll, history, due, max_attempts, datetime.now(UTC))
         if isinstance(decision, str):
             return dg.SkipReason(decision)
-        return dg.RunRequest(
-            run_key=f"{identity}:{decision.value}:{decision.after}",
-            tags={WATCH: identity, VALUE: decision.value, ATTEMPT: str(decision.attempt)},
-        )
+        return requested(decision, identity)
 
     return watch
 
 
-def _together(polls: Sequence[Poll]) -> Poll:
+def requested(request: Request, identity: str, job: str | None = None) -> dg.RunRequest:
+    """Return the run that was decided on, as Dagster takes it."""
+    return dg.RunRequest(
+        run_key=f"{identity}:{request.value}:{request.after}",
+        job_name=job,
+        tags={WATCH: identity, VALUE: request.value, ATTEMPT: str(request.attempt)},
+    )
+
+
+def together(polls: Sequence[Poll]) -> Poll:
+    """Return what several keys say as one; one key says the same alone."""
+    if len(polls) == 1:
+        return polls[0]
     return Poll(
         key=", ".join(poll.key for poll in polls),
         remote=_values({poll.key: poll.remote for poll in polls}),
@@ -84,7 +93,7 @@ def _values(values: Mapping[str, Any]) -> str | None:
     return ", ".join(there) or None
 
 
-def _history(instance: dg.DagsterInstance, identity: str) -> list[PastRun]:
+def history_of(instance: dg.DagsterInstance, identity: str) -> list[PastRun]:
     """Return the runs that were asked for, the latest first; before them one by hand that made up for them."""
     records = instance.get_run_records(filters=dg.RunsFilter(tags={WATCH: identity}), limit=_LOOKED_AT)
     history = [_past(record) for record in records]
@@ -105,7 +114,7 @@ def _past(record: dg.RunRecord) -> PastRun:
     return PastRun(run.run_id, run.status, run.tags.get(VALUE, ""), ended)
 
 
-def _identity(metadir: Metadir, key: str) -> str:
+def identity_of(metadir: Metadir, key: str) -> str:
     """Return what names this watch: client, archive and key. Nothing of it depends on Dagster's names."""
     remote = metadir.remote.url if metadir.remote else ""
     text = "\n".join([str(metadir.path.resolve()), remote, key])

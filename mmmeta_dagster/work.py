@@ -1,4 +1,7 @@
-"""Assets of work on documents: downloads, and a function that is called once for each document that is due."""
+"""Assets of work on documents: downloads, and a function that is called once for each document that is due.
+
+What a step of them does is here too; `fanout` has the same work done by many steps.
+"""
 
 import functools
 import inspect
@@ -13,9 +16,9 @@ from pydantic import Field
 
 from mmmeta_core import Metadir
 from mmmeta_core.database.work import OnChange
-from mmmeta_core.process import Handler
+from mmmeta_core.process import LEASE_SECONDS, Handler
 from mmmeta_dagster import metadata
-from mmmeta_dagster.common import Common, materialized
+from mmmeta_dagster.common import Common, Context, materialized
 from mmmeta_dagster.run_log import progress_log
 
 Filters: TypeAlias = Mapping[str, Any] | Callable[..., Mapping[str, Any]]
@@ -24,9 +27,29 @@ Filters: TypeAlias = Mapping[str, Any] | Callable[..., Mapping[str, Any]]
 With partitions it is called with the partition's key.
 """
 
-_CHECK: Final = "no_failed_documents"
+CHECK: Final = "no_failed_documents"
 _ASSET_NAMES: Final[Mapping[str, str]] = {"imported": "imports"}
 _SHOWN_RUNS: Final = 30
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Have a pipeline's documents done by many steps at once, by whatever executor the job has; see `fanout`.
+
+    A step takes at most `documents`, a run has at most `steps` of them. What is due beyond that is for the next run. A
+    step whose process was killed is begun again up to `retries` times, where the executor can tell.
+    """
+
+    documents: int = 1000
+    steps: int = 100
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        """Raise for what can't be."""
+        if self.documents < 1 or self.steps < 1 or self.retries < 0:
+            raise dg.DagsterInvalidDefinitionError(
+                f"{self}: documents and steps are 1 or more, retries 0 or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,7 @@ class Pipeline:
 
     With `deletions` it is called again for documents that it has done and that the publisher has deleted since.
     `partitions_def` is for coarse partitions, by month or type of document; `filters` then is a function of the key.
+    With `spread` many steps do it; `lease` is how many seconds it takes until others get a killed worker's documents.
     """
 
     handler: Handler
@@ -47,6 +71,19 @@ class Pipeline:
     deletions: bool = False
     pool: str | None = None
     partitions_def: dg.PartitionsDefinition[str] | None = None
+    lease: float = LEASE_SECONDS
+    spread: Spread | None = None
+
+    def options(self, mark: str) -> dict[str, Any]:
+        """Return how `Documents.process` is to work."""
+        return {
+            "mark": mark,
+            "workers": self.workers,
+            "chunk": self.chunk,
+            "max_attempts": self.max_attempts,
+            "timeout": self.timeout,
+            "lease": self.lease,
+        }
 
 
 @dataclass(frozen=True)
@@ -83,7 +120,7 @@ def downloads_asset(common: Common, what: Downloads) -> dg.AssetsDefinition:
         [common.key("update")],
         "Documents, as files of the client. Each one is fetched once, whole and verified.",
         {"file"},
-        checks=[_failures_check(common.key("downloads"), "downloaded")],
+        checks=[failures_check(common.key("downloads"), "downloaded")],
         pool=what.pool,
         partitions_def=what.partitions_def,
     )
@@ -109,23 +146,15 @@ def downloads_asset(common: Common, what: Downloads) -> dg.AssetsDefinition:
 
 def pipeline_asset(common: Common, mark: str, pipeline: Pipeline) -> dg.AssetsDefinition:
     """Return the asset of a pipeline, named after its mark."""
-    options: dict[str, Any] = {
-        "mark": mark,
-        "workers": pipeline.workers,
-        "chunk": pipeline.chunk,
-        "max_attempts": pipeline.max_attempts,
-        "timeout": pipeline.timeout,
-    }
-
-    name = _ASSET_NAMES.get(mark, mark)
+    name = asset_name(mark)
 
     @common.asset(
         name,
         [common.key("update")],
-        f"Documents that were handled, each one once; the client's column {mark!r} says which.",
+        description_of(mark),
         {"python"},
-        checks=[_failures_check(common.key(name), mark)],
-        details=_code_of(pipeline.handler),
+        checks=[failures_check(common.key(name), mark)],
+        details=code_of(pipeline.handler),
         pool=pipeline.pool,
         partitions_def=pipeline.partitions_def,
     )
@@ -139,40 +168,71 @@ def pipeline_asset(common: Common, mark: str, pipeline: Pipeline) -> dg.AssetsDe
                 on_change=pipeline.on_change,
                 limit=config.limit,
                 progress=progress_log(context, "documents"),
-                **options,
+                **pipeline.options(mark),
                 **filters,
             )
-            more: dict[str, Any] = {}
-            if pipeline.deletions:
-                gone = metadir.files.process(pipeline.handler, on="deleted", **options)
-                more = {"mmmeta/deletions_handled": gone.processed, "mmmeta/deletions_failed": gone.failed}
+            more = handled_deletions(metadir, mark, pipeline)
             return _worked(context, metadir, result, mark, more)
 
     return run
 
 
-def _prepared(
-    context: dg.AssetExecutionContext, metadir: Metadir, mark: str, filters: Filters, config: WorkConfig
-) -> dict[str, Any]:
-    """Return the filters of this run, after what its configuration asks for first."""
-    if config.retry_failed and not config.dry_run:
-        context.log.info("%d failed documents are due again", metadir.retry_failed(mark))
+def asset_name(mark: str) -> str:
+    """Return the name of a pipeline's asset."""
+    return _ASSET_NAMES.get(mark, mark)
+
+
+def description_of(mark: str) -> str:
+    """Return what is said of a pipeline's asset."""
+    return f"Documents that were handled, each one once; the client's column {mark!r} says which."
+
+
+def filters_of(context: Context, filters: Filters, config: WorkConfig) -> dict[str, Any]:
+    """Return the filters of this run."""
     if callable(filters):
         filters = filters(context.partition_key) if context.has_partition_key else filters()
     return {**filters, **config.filters}
 
 
+def retried(context: Context, metadir: Metadir, mark: str, config: WorkConfig) -> None:
+    """Make failed documents due again, if the run's configuration asks for that."""
+    if config.retry_failed and not config.dry_run:
+        context.log.info("%d failed documents are due again", metadir.retry_failed(mark))
+
+
+def _prepared(
+    context: Context, metadir: Metadir, mark: str, filters: Filters, config: WorkConfig
+) -> dict[str, Any]:
+    """Return the filters of this run, after what its configuration asks for first."""
+    retried(context, metadir, mark, config)
+    return filters_of(context, filters, config)
+
+
+def handled_deletions(metadir: Metadir, mark: str, pipeline: Pipeline) -> dict[str, Any]:
+    """Hand deleted documents to a pipeline that asks for them; return what a materialization tells of that."""
+    if not pipeline.deletions:
+        return {}
+    gone = metadir.files.process(pipeline.handler, on="deleted", **pipeline.options(mark))
+    return {"mmmeta/deletions_handled": gone.processed, "mmmeta/deletions_failed": gone.failed}
+
+
+def tell_due(context: Context, metadir: Metadir, mark: str, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a dry run tells."""
+    due = metadir.files.count(**filters, **{mark: False})
+    context.log.info("%s: %d documents are not done; this was a dry run", mark, due)
+    return {"mmmeta/dry_run": True, metadata.LEFT: due}
+
+
 def _told(
     context: dg.AssetExecutionContext, metadir: Metadir, mark: str, filters: Mapping[str, Any]
 ) -> dg.MaterializeResult[Any]:
-    due = metadir.files.count(**filters, **{mark: False})
-    context.log.info("%s: %d documents are not done; this was a dry run", mark, due)
-    return _worked(context, metadir, None, mark, {"mmmeta/dry_run": True, "mmmeta/left": due})
+    return _worked(context, metadir, None, mark, tell_due(context, metadir, mark, filters))
 
 
-def _failures_check(asset: dg.AssetKey, mark: str) -> dg.AssetCheckSpec:
+def failures_check(asset: dg.AssetKey, mark: str) -> dg.AssetCheckSpec:
+    """Return the check that warns of a pipeline's failures."""
     return dg.AssetCheckSpec(
-        _CHECK,
+        CHECK,
         asset=asset,
         description=f"No document has failed for {mark!r}, so that it waits to be tried again or is set aside.",
     )
@@ -182,26 +242,40 @@ def _worked(
     context: dg.AssetExecutionContext, metadir: Metadir, result: Any, mark: str, more: Mapping[str, Any]
 ) -> dg.MaterializeResult[Any]:
     """Return what a pipeline did; its check warns of documents that failed, in this run or before."""
+    shown = materialized(
+        metadir, result, {**told_of(context, context.asset_key, metadir, mark, result), **more}
+    )
+    return dg.MaterializeResult(
+        metadata=shown.metadata, data_version=shown.data_version, check_results=[checked(metadir, mark)]
+    )
+
+
+def checked(metadir: Metadir, mark: str, asset: dg.AssetKey | None = None) -> dg.AssetCheckResult:
+    """Return the check of documents that failed, in this run or before."""
     failures = list(metadir.failures(mark))
     aside = sum(failure.set_aside for failure in failures)
-    check = dg.AssetCheckResult(
-        check_name=_CHECK,
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=CHECK,
         passed=not failures,
         severity=dg.AssetCheckSeverity.ERROR if aside else dg.AssetCheckSeverity.WARN,
         metadata={"failed": len(failures) - aside, "set_aside": aside},
         description=f"{len(failures) - aside} to be tried again, {aside} set aside" if failures else None,
     )
-    backlog = {} if result is None else metadata.of_backlog(_backlog(context, result.left))
-    shown = materialized(metadir, result, {**metadata.of_pipeline(metadir, mark), **backlog, **more})
-    return dg.MaterializeResult(
-        metadata=shown.metadata, data_version=shown.data_version, check_results=[check]
-    )
 
 
-def _backlog(context: dg.AssetExecutionContext, left: int) -> list[tuple[datetime, int]]:
+def told_of(
+    context: Context, asset: dg.AssetKey, metadir: Metadir, mark: str, result: Any
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Return where a pipeline stands after `result`: done in all, failures, and a chart of what its runs left."""
+    backlog = {} if result is None else metadata.of_backlog(_backlog(context, asset, result.left))
+    return {**metadata.of_pipeline(metadir, mark), **backlog}
+
+
+def _backlog(context: Context, asset: dg.AssetKey, left: int) -> list[tuple[datetime, int]]:
     """Return when each of the last runs ended and how many documents it had left; this one, the last, with `left`."""
     which = dg.AssetRecordsFilter(
-        context.asset_key, asset_partitions=[context.partition_key] if context.has_partition_key else None
+        asset, asset_partitions=[context.partition_key] if context.has_partition_key else None
     )
     records = context.instance.fetch_materializations(which, limit=_SHOWN_RUNS - 1).records
     before = []
@@ -212,7 +286,7 @@ def _backlog(context: dg.AssetExecutionContext, left: int) -> list[tuple[datetim
     return [*reversed(before), (datetime.now(UTC), left)]
 
 
-def _code_of(handler: Handler) -> Mapping[str, Any]:
+def code_of(handler: Handler) -> Mapping[str, Any]:
     """Return where a handler is written, for Dagster to link to; nothing for what is not written in Python."""
     function: Any = handler
     while isinstance(function, functools.partial):

@@ -98,6 +98,20 @@ def test_ages_are_counted_from_each_run_and_not_from_when_definitions_load() -> 
     assert before <= asked <= datetime.now(UTC)
 
 
+def test_a_pipeline_is_spread_over_steps(instance: dg.DagsterInstance, scrape: Scrape) -> None:
+    publish(instance, scrape)
+    pipeline = f"handler: '{__name__}:see', spread: {{documents: 1, steps: 2}}, lease: 5"
+    parts = f"translation: {{owners: ['team:x']}}, pipelines: {{imported: {{{pipeline}}}}}"
+    defs = load(Client, CLIENT % parts)
+    run(instance, defs, "client")
+    assert sorted(SEEN) == ["new", "old"]
+    imports = defs.resolve_asset_graph().get(dg.AssetKey(["client", "imports"]))
+    assert imports.owners == ["team:x"]
+    (latest,) = instance.get_run_records(limit=1)
+    steps = {stats.step_key for stats in instance.get_run_step_stats(latest.dagster_run.run_id)}
+    assert sum("work[" in step for step in steps) == 2
+
+
 def test_documents_go_into_a_database(instance: dg.DagsterInstance, scrape: Scrape) -> None:
     publish(instance, scrape)
     into = "into: {url: 'sqlite:///imports.db', table: letters, columns: {title: name}}"
@@ -208,7 +222,7 @@ ROLES = (Archive, Client, Publisher)
 Role = type[Archive | Client | Publisher]
 PARTS: dict[Role, list[str]] = {
     Archive: ["S3", "Freshness", "Watch"],
-    Client: ["S3", "Schedule", "Checks", "Work", "Into", "Downloads", "Trigger"],
+    Client: ["S3", "Schedule", "Checks", "Work", "Into", "Spread", "Downloads", "Trigger"],
     Publisher: ["S3", "Schedule", "Checks", "Freshness"],
 }
 

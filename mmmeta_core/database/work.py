@@ -102,13 +102,20 @@ class Work:
             f"{state.same('w.failed_version', 'files.__meta_last_updated')})))"
         )
 
+    def claimed(self) -> str:
+        """Return the SQL condition that a document is to be done, and that a claim on it has not ended."""
+        mine = f"w.mark = :mmmeta_mark AND w.key = files.{quote(self.state.unique)}"
+        return (
+            f"{self.condition(free=False)} AND EXISTS "
+            f"(SELECT 1 FROM mmmeta_work w WHERE {mine} AND w.lease_until > {self.state.now_sql})"
+        )
+
     def parameters(self) -> dict[str, Sql]:
         """Return the values for `condition`, as of now."""
-        return {
-            "mmmeta_mark": self.mark,
-            "mmmeta_now": format_time(self.state.now()),
-            "mmmeta_worker": self.worker,
-        }
+        values: dict[str, Sql] = {"mmmeta_mark": self.mark, "mmmeta_worker": self.worker}
+        if self.state.now_sql == ":mmmeta_now":
+            values["mmmeta_now"] = format_time(self.state.now())
+        return values
 
     def _changed(self) -> str | None:
         if self.on_change == "again":

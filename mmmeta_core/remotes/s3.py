@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from mmmeta_core.errors import RemoteDeniedError, RemoteError
-from mmmeta_core.remotes import base
+from mmmeta_core.remotes import base, s3_parts
 from mmmeta_core.remotes.base import ABSENT, CHUNK, READ_LIMIT, Blob, Remote, Source, Stat, Trial
 from mmmeta_core.remotes.s3_client import access, shared_client
 from mmmeta_core.remotes.s3_errors import code, explained, retries, status
@@ -185,8 +185,7 @@ class S3Remote(Remote):
         """
         writer = uuid4().hex
         for attempt in range(CONFLICTS):
-            with _body_of(source) as body:
-                answer = self._try_put(name, body, condition, writer)
+            answer = self._try_put(name, source, condition, writer)
             if isinstance(answer, str):
                 return answer
             if status(answer) != 409:
@@ -198,20 +197,20 @@ class S3Remote(Remote):
         )
 
     def _try_put(
-        self, name: str, body: bytes | BinaryIO, condition: dict[str, Any], writer: str
+        self, name: str, source: Source, condition: dict[str, Any], writer: str
     ) -> str | ClientError:
         """Return the new etag, or the answer that it was not written: 409, 412, 404 where nothing matches."""
         from botocore.exceptions import ClientError
 
+        key, metadata = self._key(name), {_WRITER: writer}
         with self._asking(name) as client:
             try:
-                return client.put_object(
-                    Bucket=self.bucket,
-                    Key=self._key(name),
-                    Body=body,
-                    Metadata={_WRITER: writer},
-                    **condition,
-                )["ETag"]
+                if isinstance(source, Path) and source.stat().st_size > s3_parts.MOST_AT_ONCE:
+                    return s3_parts.put_in_parts(client, self.bucket, key, source, metadata, condition)
+                with _body_of(source) as body:
+                    return client.put_object(
+                        Bucket=self.bucket, Key=key, Body=body, Metadata=metadata, **condition
+                    )["ETag"]
             except ClientError as error:
                 if status(error) in (409, 412) or code(error) == "NoSuchKey":
                     return error

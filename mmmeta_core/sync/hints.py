@@ -14,7 +14,7 @@ from typing import Final
 
 from mmmeta_core.atomic import temporary
 from mmmeta_core.changelog import digest_of
-from mmmeta_core.database.catalog import Catalog
+from mmmeta_core.database.catalog import Catalog, Position
 from mmmeta_core.errors import SignatureError
 from mmmeta_core.events import event
 from mmmeta_core.head import Head, Snapshot, read_head
@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 _SNAPSHOT_SHARE: Final = 4
 """A snapshot is due when the log since the last one exceeds this fraction (1/n) of the snapshot's size …"""
 _SNAPSHOT_SEGMENTS: Final = 500
-"""… or this many segments."""
+"""… or this many segments, …"""
+_SNAPSHOT_BYTES: Final = 1_000_000
+"""… but of a large one no more than so many bytes for each of them, or a publish would cost what the archive does."""
 _TRIES: Final = 20
 
 
@@ -159,11 +161,9 @@ def _snapshot(
         return None
     name = SNAPSHOT_DB if live else META_DB
     there = remote.stat(remote_name(name)) if live else meta
-    if last is not None and last.name == name and there is not None and there.etag == last.etag:
-        grown = (position.log_bytes - last.log_bytes) * _SNAPSHOT_SHARE > last.size
-        due = grown or position.revision - last.revision >= _SNAPSHOT_SEGMENTS or last.revision < covering
-        if not due or last.revision >= position.revision:
-            return None
+    is_last = last is not None and last.name == name and there is not None and there.etag == last.etag
+    if last is not None and is_last and not _is_due(position, last, covering):
+        return None
     with temporary(replica.paths.root) as draft:
         catalog.snapshot(draft)
         if name == META_DB and last is None and there is not None:
@@ -175,3 +175,11 @@ def _snapshot(
             return None
         size = draft.stat().st_size
         return Snapshot(position.revision, size, digest_of(draft), position.log_bytes, etag, name)
+
+
+def _is_due(position: Position, last: Snapshot, covering: int) -> bool:
+    if last.revision >= position.revision:
+        return False
+    segments = max(_SNAPSHOT_SEGMENTS, last.size // _SNAPSHOT_BYTES)
+    grown = (position.log_bytes - last.log_bytes) * _SNAPSHOT_SHARE > last.size
+    return grown or position.revision - last.revision >= segments or last.revision < covering

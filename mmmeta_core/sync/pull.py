@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 _REQUEST_BYTES: Final = 20_000
 """What one more request is worth in bytes, when log and snapshot are compared."""
+_LARGE_LOG: Final = 100_000_000
+_LARGE_LOG_WEIGHT: Final = 8
+"""What more bytes of log than that weigh besides: to replay them takes far longer than to fetch as many of a snapshot."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +170,19 @@ def _start(replica: Replica, head: Head, remote: Remote) -> None:
 
 
 def _snapshot_pays(head: Head, position: Position) -> bool:
-    """Whether the snapshot and the log after it are less to transfer than the log alone."""
+    """Whether the snapshot and the log after it are less to transfer, and to replay, than the log alone."""
     snapshot = head.snapshot
     if snapshot is None or snapshot.revision <= position.revision:
         return False
-    by_log = head.log_bytes - position.log_bytes + (head.revision - position.revision) * _REQUEST_BYTES
-    rest = head.log_bytes - snapshot.log_bytes + (head.revision - snapshot.revision) * _REQUEST_BYTES
-    return snapshot.size + rest < by_log
+    by_log = _cost(head, position.revision, position.log_bytes)
+    return snapshot.size + _cost(head, snapshot.revision, snapshot.log_bytes) < by_log
+
+
+def _cost(head: Head, revision: int, log_bytes: int) -> int:
+    """Return what the log after `revision` costs, in bytes of a snapshot."""
+    behind = head.log_bytes - log_bytes
+    requests = (head.revision - revision) * _REQUEST_BYTES
+    return behind + requests + max(behind - _LARGE_LOG, 0) * _LARGE_LOG_WEIGHT
 
 
 def _replay(replica: Replica, remote: Remote, head: Head | None, came: Came, probe: bool) -> Position:

@@ -60,6 +60,24 @@ class Into(dg.Resolvable, dg.Model):
         return into_database(self.url, self.table, self.columns)
 
 
+class Spread(dg.Resolvable, dg.Model):
+    """Have the documents done by many steps at once, by the executor that the deployment has."""
+
+    documents: Annotated[int, Field(ge=1), about("Documents that one step takes at most.")] = (
+        functions.Spread.documents
+    )
+    steps: Annotated[
+        int, Field(ge=1), about("Steps of one run at most; more documents are the next run's.")
+    ] = functions.Spread.steps
+    retries: Annotated[
+        int, Field(ge=0), about("How often a step is begun again whose process was killed.")
+    ] = functions.Spread.retries
+
+    def spread(self) -> functions.Spread:
+        """Return it as a pipeline takes it."""
+        return functions.Spread(**self.model_dump())
+
+
 def _handler(context: dg.ResolutionContext, name: str) -> Handler:
     return find_handler(context.resolve_value(name, as_type=str))
 
@@ -95,6 +113,10 @@ class Work(dg.Resolvable, dg.Model):
         bool, about("Call it also for documents that it has done and that the publisher has deleted since.")
     ] = functions.Pipeline.deletions
     pool: Annotated[str | None, about("Dagster's pool that limits how many run at once.")] = None
+    lease: Annotated[
+        float, Field(gt=0), about("Seconds until others get the documents of a worker that was killed.")
+    ] = functions.Pipeline.lease
+    spread: Annotated[Spread | None, about("Have many steps do it, in processes or on machines.")] = None
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
@@ -105,8 +127,11 @@ class Work(dg.Resolvable, dg.Model):
     def pipeline(self) -> functions.Pipeline:
         """Return it as `client_assets` takes it."""
         given = {
-            name: getattr(self, name) for name in type(self).model_fields if name not in ("handler", "into")
+            name: getattr(self, name)
+            for name in type(self).model_fields
+            if name not in ("handler", "into", "spread")
         }
+        given["spread"] = None if self.spread is None else self.spread.spread()
         handler = self.handler if self.into is None else self.into.handler()
         assert handler is not None  # noqa: S101 - see _has_one
         return functions.Pipeline(handler, **given)

@@ -105,6 +105,11 @@ attributes:
   #     on_change: content
   #     deletions: true
   #     pool: imports
+  #     lease: 120
+  #     spread:  # by many steps at once
+  #       documents: 1000
+  #       steps: 100
+  #       retries: 3
   # schedule:
   #   cron: "0 * * * *"
   #   timezone: Europe/Berlin

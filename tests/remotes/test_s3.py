@@ -25,7 +25,7 @@ from mmmeta_core.errors import (
     RemoteNotFoundError,
     RemoteUnreachableError,
 )
-from mmmeta_core.remotes import ABSENT, S3Options, S3Remote, open_remote, s3, s3_client
+from mmmeta_core.remotes import ABSENT, S3Options, S3Remote, open_remote, s3, s3_client, s3_parts
 from mmmeta_core.remotes.s3_options import parse_s3_url
 
 from .proxy import Cut, Lose, Proxy, Refuse, Request, running
@@ -288,6 +288,30 @@ class TestSettings:
         assert (tmp_path / "back").read_bytes() == data
         assert remote.read("large", etag=etag) is None
         assert remote.write("large", b"small", if_match=etag) is not None
+
+    def test_what_is_too_large_for_one_request_is_written_in_parts_on_a_condition(
+        self, remote: S3Remote, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_client: Any
+    ) -> None:
+        monkeypatch.setattr(s3_parts, "MOST_AT_ONCE", 5 * 1024 * 1024)
+        monkeypatch.setattr(s3_parts, "PART", 5 * 1024 * 1024)
+        data = os.urandom(s3_parts.PART * 2 + 5)
+        draft = tmp_path / "draft"
+        draft.write_bytes(data)
+        etag = remote.write("large", draft, if_match=ABSENT)
+        assert proxy.methods().count("PUT") == 3
+        found = remote.stat("large")
+        assert found is not None
+        assert (found.size, found.etag) == (len(data), etag)
+        assert remote.fetch("large", tmp_path / "back") == len(data)
+        assert (tmp_path / "back").read_bytes() == data
+        # Somebody was faster: nothing is replaced, and no parts are left.
+        assert remote.write("large", draft, if_match=ABSENT) is None
+        assert "Uploads" not in s3_client.list_multipart_uploads(Bucket=remote.bucket)
+        assert found == remote.stat("large")
+        completing = [one for one in proxy.seen if one.method == "POST" and "uploadId" in one.path]
+        assert [one.headers["If-None-Match"] for one in completing] == ["*", "*"]
+        remote.write("large", draft, if_match=etag)
+        assert proxy.seen[-1].headers["If-Match"] == etag
 
 
 class TestCost:
