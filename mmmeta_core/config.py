@@ -6,6 +6,7 @@
       include: [title, "publisher:name"]
       required: [published_at]
       types: {case_number: text}
+      indexes: [document_type]
     remote:
       url: https://archive.example.org/{_file_name}
 
@@ -33,6 +34,8 @@ MAX_BYTES: Final = 1024 * 1024
 MAX_COLUMNS: Final = 1500
 """PostgreSQL takes 1,600, SQLite 2,000; the rest is for bookkeeping and a client's own."""
 
+MAX_INDEXES: Final = 20
+
 DIGESTS: Final = ("md5", "sha1", "sha256", "none")
 """What the key may be of a document's content."""
 
@@ -45,7 +48,8 @@ _USERINFO: Final = re.compile(r"(?<=//)[^/@]*@")
 class Config:
     """The settings. `types` gives columns their kind, `remote` holds URL templates for `expand`.
 
-    `digest` is what the key is of the document's content: None leaves that to its length.
+    `indexes` are columns that clients often filter by. `digest` is what the key is of the document's content: None leaves
+    that to its length.
     """
 
     unique: str = "content_hash"
@@ -53,6 +57,7 @@ class Config:
     include: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     types: Mapping[str, Kind] = field(default_factory=dict)
+    indexes: tuple[str, ...] = ()
     remote: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
     max_columns: int = 500
@@ -231,6 +236,15 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     return tuple(_text(item, f"{where}[{index}]") for index, item in enumerate(value))
 
 
+def _few_texts(value: Any, where: str) -> tuple[str, ...]:
+    names = _texts(value, where)
+    if len(names) > MAX_INDEXES:
+        raise ConfigError(
+            f"{where!r} has more than {MAX_INDEXES} columns; each one makes every update slower"
+        )
+    return names
+
+
 def _kinds(value: Any, where: str) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for column, kind in _mapping(value, where).items():
@@ -283,6 +297,7 @@ _READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "include": _texts,
     "required": _texts,
     "types": _kinds,
+    "indexes": _few_texts,
     "digest": _digest,
     "max_columns": _columns,
     "max_metadata_bytes": _count,

@@ -394,6 +394,7 @@ class Metadir:
             self._old.state(catalog)
             trust = self._replica.check_verified(catalog)
             result = update(catalog, self.state, self.store, self.paths.root, trust)
+            self.state.index_columns(self.config.indexes)
             self._scrub(catalog)
             return result
 

@@ -202,6 +202,7 @@ def process(
         )
     started = time.monotonic()
     state.add_own(options.mark, "boolean")
+    state.index_mark(options.mark)
     run = _Run(state, files, handler, options, dict(filters), progress)
     run.run()
     left = run.count(free=False)

@@ -29,6 +29,7 @@ metadata:
   types:
     case_number: text
     published_at: datetime
+  indexes: [reference]
   max_columns: 100
   max_metadata_bytes: 1048576
 remote:
@@ -51,6 +52,7 @@ def test_all_settings(tmp_path: Path) -> None:
             "url": "https://my_bucket.s3.eu-central-1.amazonaws.com/foo/bar/{_file_name}",
             "uri": "s3://my_bucket/foo/bar/{_file_name}",
         },
+        indexes=("reference",),
         max_columns=100,
         max_metadata_bytes=1048576,
     )
@@ -109,6 +111,7 @@ def test_keeps() -> None:
         ("metadata: {types: {a: [text]}}", "'metadata.types.a'"),
         ("metadata: {max_columns: many}", "'metadata.max_columns' must be a whole number, not str"),
         ("metadata: {max_columns: true}", "'metadata.max_columns' must be a whole number, not bool"),
+        (f"metadata: {{indexes: {list('abcdefghijklmnopqrstu')}}}", "more than 20 columns"),
         ("metadata: {max_columns: 0}", "'metadata.max_columns' must be at least 1"),
         ("metadata: {max_columns: 1501}", "'metadata.max_columns' must be at most 1500"),
         ("metadata: {max_metadata_bytes: 1.5}", "whole number, not float"),

@@ -60,6 +60,7 @@ def test_each_setting_is_in_the_file_and_can_be_uncommented() -> None:
         include=("title", "publisher:name"),
         required=("title",),
         types={"retrieved_at": "datetime", "publisher:since": "datetime"},
+        indexes=("document_type",),
         digest="sha1",
         remote={"url": "https://archive.example.org/{file_name}"},
     )

@@ -20,6 +20,7 @@ import pytest
 from postgres import ON_POSTGRES
 
 from mmmeta_core import ColumnError, ConfigError, Metadir, ReadOnlyColumnError, mmmeta
+from mmmeta_core.database.work import Work
 from mmmeta_core.files import File
 
 DOCUMENTS = int(os.environ.get("PROCESS_DOCUMENTS", "300"))
@@ -266,6 +267,22 @@ def test_limit_progress_and_filters_on_the_key(m: Metadir) -> None:
     keeper = Keeper()
     m.files.process(keeper, content_hash={">=": "d5"}, pages={"<": 9}, chunk=2)
     assert keeper.seen == ["d5", "d6", "d7", "d8"]
+
+
+@pytest.mark.skipif(ON_POSTGRES, reason="of SQLite's words; see test_postgres.py")
+def test_what_is_due_is_found_by_an_index_however_much_is_done(tmp_path: Path) -> None:
+    with mmmeta(tmp_path) as m:
+        m.files.insert_many({"content_hash": f"{at:04d}"} for at in range(50))
+        m.files.process(lambda _: None)
+        work = Work(m.state, "imported")
+        conditions = work.condition(free=False), work.condition().replace(":mmmeta_mark", "'imported'")
+        for condition in conditions:
+            plan = m.state.connection.execute(
+                f"EXPLAIN QUERY PLAN SELECT * FROM files WHERE {condition} ORDER BY content_hash LIMIT 10",
+                {name: value for name, value in work.parameters().items() if f":{name}" in condition},
+            ).fetchall()
+            assert any("USING INDEX mmmeta_due_" in row[-1] for row in plan), plan
+            assert not any("TEMP B-TREE" in row[-1] for row in plan), plan
 
 
 @pytest.mark.skipif(ON_POSTGRES, reason="a column there has one type; see test_postgres.py")

@@ -168,6 +168,22 @@ def test_a_metadir_that_any_tool_copied_is_updated_from_its_log(
         assert (row(m, "a")["title"], row(m, "a")["imported"]) == ("new", True)
 
 
+def test_the_archives_settings_name_columns_that_clients_get_an_index_of(
+    publisher: Metadir, client: Metadir
+) -> None:
+    publisher.paths.config.write_text("metadata: {indexes: [title, nowhere]}")
+    publisher.files.upsert({"content_hash": "a", "title": "new"})
+    publisher.push()
+    client.sync()
+    if ON_POSTGRES:
+        made = "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() AND indexname LIKE 'mmmeta_by_%'"
+        ((sql,),) = client.state.connection.execute(made).fetchall()
+        assert sql.endswith("USING hash (title)")
+    else:
+        assert "USING INDEX mmmeta_by_" in client.files.explain(title="new")[0]
+    client.sync()
+
+
 @pytest.mark.parametrize("columns", [94, 95, 96, 97])
 def test_a_document_may_have_any_number_of_columns(client: Metadir, publisher: Metadir, columns: int) -> None:
     """Values are looked at a hundred columns at a time, bookkeeping among them."""

@@ -29,7 +29,7 @@ from mmmeta_core.database.sqlite import (
     table_columns,
     upsert_rows,
 )
-from mmmeta_core.database.state import Merged, Owner, State, kept_rescued
+from mmmeta_core.database.state import Merged, Owner, State, index_name, kept_rescued
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.trouble import explained, explained_database
 from mmmeta_core.types import Key, Kind, Row, format_time, utcnow
@@ -302,6 +302,29 @@ class SqliteState(State):
         )
         if cursor.rowcount == 0:
             raise self._missing(key)
+
+    # --- indexes
+
+    def index_mark(self, mark: str) -> None:
+        """See `State.index_mark`."""
+        # As `is_unset` has it, or SQLite would not see that the index is of these.
+        self._index(
+            index_name("due", mark),
+            f"({quote(self.unique)}) WHERE {quote(mark)} IS NOT 1 AND __deleted_at IS NULL",
+        )
+
+    def index_columns(self, names: Iterable[str]) -> None:
+        """See `State.index_columns`."""
+        there = self.columns()
+        for name in names:
+            if name in there:
+                self._index(index_name("by", name), f"({quote(name)})")
+
+    def _index(self, name: str, of: str) -> None:
+        made = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
+        if self.connection.execute(made, (name,)).fetchone() is None:
+            with explained_database(self.path), atomic(self.connection) as connection:
+                connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON files {of}")
 
     # --- parts
 

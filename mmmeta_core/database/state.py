@@ -7,6 +7,7 @@ both: text, integers and floats as they are, booleans as 0 and 1, times as the t
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -144,6 +145,14 @@ class State(ABC):
     def _add_column(self, name: str, kind: Kind, owner: Owner) -> None:
         """Make a column known, and have the table have it; within a transaction."""
 
+    @abstractmethod
+    def index_mark(self, mark: str) -> None:
+        """Make an index of the documents that this column of the client's does not say yes to, if there is none."""
+
+    @abstractmethod
+    def index_columns(self, names: Iterable[str]) -> None:
+        """Make an index of each of these columns that is there and has none that was made by this."""
+
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` does in one transaction. It may be called again, so it has to start from the beginning."""
         with self.transaction() as connection:
@@ -173,6 +182,10 @@ class State(ABC):
     def is_set(self, mark: str) -> str:
         """Return the SQL condition on a row of `files` that this column of the client's says yes; it is never NULL."""
         return f"files.{quote(mark)} IS 1"
+
+    def is_unset(self, mark: str) -> str:
+        """Return the SQL condition that `is_set` does not hold, in the words of the index of `index_mark`."""
+        return f"files.{quote(mark)} IS NOT 1"
 
     def as_text(self, column: str) -> str:
         """Return SQL for a column's value in the form in which notes about work keep it."""
@@ -283,6 +296,11 @@ class State(ABC):
     @abstractmethod
     def _drop_column(self, name: str) -> None:
         """Forget a column and what is in it; within a transaction."""
+
+
+def index_name(kind: str, column: str) -> str:
+    """Return the name of an index that this package makes of a column; the column's own may be too long for it."""
+    return f"mmmeta_{kind}_{hashlib.sha1(column.encode(), usedforsecurity=False).hexdigest()[:16]}"
 
 
 def kept_rescued(text: str | None, values: Mapping[str, Any], rescued: Mapping[str, Any]) -> str | None:

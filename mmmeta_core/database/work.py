@@ -87,10 +87,10 @@ class Work:
         if self.on == "deleted":
             todo = f"files.__deleted_at IS NOT NULL AND {done}"
         elif (changed := self._changed()) is None:
-            todo = f"files.__deleted_at IS NULL AND NOT {done}"
+            todo = f"files.__deleted_at IS NULL AND {state.is_unset(self.mark)}"
         else:
             todo = (
-                f"files.__deleted_at IS NULL AND (NOT {done} OR EXISTS "
+                f"files.__deleted_at IS NULL AND ({state.is_unset(self.mark)} OR EXISTS "
                 f"(SELECT 1 FROM mmmeta_work w WHERE {mine} AND w.done_at IS NOT NULL AND {changed}))"
             )
         if not free:

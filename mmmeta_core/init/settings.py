@@ -32,6 +32,9 @@ metadata:
   # Kinds of columns: text, integer, float, boolean, datetime, json. Else the first value of a column decides.
   # types: {types}
 
+  # Columns that clients filter by: each client makes an index of them.
+  # indexes: [document_type]
+
   # What the key is of the document's content: md5, sha1, sha256, or none. Else its length decides.
   # digest: sha1
 

@@ -24,7 +24,7 @@ from mmmeta_core.database.postgres.merge import Merge
 from mmmeta_core.database.postgres.session import Session
 from mmmeta_core.database.postgres.values import MOST_COLUMNS, SYSTEM_COLUMNS, TYPES, fit
 from mmmeta_core.database.sqlite import chunks, quote, set_values
-from mmmeta_core.database.state import Merged, Owner, State, kept_rescued
+from mmmeta_core.database.state import Merged, Owner, State, index_name, kept_rescued
 from mmmeta_core.types import Key, Kind, Row, format_time, parse_time
 
 log = logging.getLogger(__name__)
@@ -145,6 +145,14 @@ class PostgresState(State):
         if kind == "boolean":
             return f"{column} IS TRUE"
         return f"coalesce({column} = 1, FALSE)" if kind in ("integer", "float") else "FALSE"
+
+    def is_unset(self, mark: str) -> str:
+        """See `State.is_unset`."""
+        return (
+            f"files.{quote(mark)} IS NOT TRUE"
+            if self.kinds().get(mark) == "boolean"
+            else f"NOT {self.is_set(mark)}"
+        )
 
     def as_text(self, column: str) -> str:
         """See `State.as_text`."""
@@ -295,6 +303,30 @@ class PostgresState(State):
                 "UPDATE mmmeta_columns SET mixed = TRUE WHERE name = ? AND NOT mixed", (name,)
             )
 
+    # --- indexes
+
+    def index_mark(self, mark: str) -> None:
+        """See `State.index_mark`."""
+        if self.kinds().get(mark) == "boolean":
+            self._index(
+                index_name("due", mark),
+                f"({quote(self.unique)}) WHERE {quote(mark)} IS NOT TRUE AND __deleted_at IS NULL",
+            )
+
+    def index_columns(self, names: Iterable[str]) -> None:
+        """See `State.index_columns`."""
+        there, kinds = self.columns(), self.kinds()
+        for name in names:
+            if name in there and kinds.get(name) != "json":
+                # What is too long for an index is told apart by its hash, which serves equality.
+                how = "USING hash " if kinds.get(name) == "text" else ""
+                self._index(index_name("by", name), f"{how}({quote(name)})")
+
+    def _index(self, name: str, of: str) -> None:
+        made = "SELECT 1 FROM pg_class WHERE relname = ? AND relnamespace = current_schema()::regnamespace"
+        if self.connection.execute(made, (name,)).fetchone() is None:
+            self.run(lambda session: session.execute(f"CREATE INDEX IF NOT EXISTS {name} ON files {of}"))
+
     # --- columns
 
     def _add_column(self, name: str, kind: Kind, owner: Owner) -> None:
@@ -305,7 +337,7 @@ class PostgresState(State):
             return
         if known is not None and name in there:
             session.execute(f"ALTER TABLE files DROP COLUMN {quote(name)}")
-        if self._has_room(name):
+        if self._has_room(name, owner):
             session.execute(f"ALTER TABLE files ADD COLUMN IF NOT EXISTS {quote(name)} {TYPES[kind]}")
         session.execute(
             "INSERT INTO mmmeta_columns (name, kind, owner, mixed) VALUES (?, ?, ?, ?) "
@@ -323,11 +355,11 @@ class PostgresState(State):
             is not None
         )
 
-    def _has_room(self, name: str) -> bool:
+    def _has_room(self, name: str, owner: Owner) -> bool:
         row = self.connection.execute(
             "SELECT count(*) FROM pg_attribute WHERE attrelid = 'files'::regclass AND attnum > 0"
         ).fetchone()
-        return name not in SYSTEM_COLUMNS and row is not None and row[0] < MOST_COLUMNS
+        return name not in SYSTEM_COLUMNS and row is not None and row[0] < MOST_COLUMNS[owner]
 
 
 class _Taking(threading.local):
