@@ -71,7 +71,7 @@ def client(tmp_path: Path) -> Path:
 
 
 def test_status_is_a_screen_with_what_to_do_next(client: Path) -> None:
-    said = on_terminal("--remote", "../archive", "status", cwd=client, NO_COLOR="1")
+    said = on_terminal("--remote", "../archive", "status", cwd=client, NO_COLOR="1", COLUMNS="300")
     assert "\x1b" not in said
     lines = said.splitlines()
     assert lines[0].split() == ["metadir", str(client)]

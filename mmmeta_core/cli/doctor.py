@@ -13,6 +13,7 @@ from mmmeta_core.cli.words import examples
 if TYPE_CHECKING:
     from mmmeta_core.doctor import Check
 
+_INDENT: Final = 25
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
@@ -50,12 +51,12 @@ def doctor(session: Session, write: bool, as_json: bool) -> None:
 def _tell(check: Check) -> None:
     """Print a check: for people on a terminal, and a line with tabs in a pipe."""
     from mmmeta_core.cli.printing import text
-    from mmmeta_core.cli.tables import is_terminal, styled
+    from mmmeta_core.cli.tables import is_terminal, print_hanging, styled
 
     if not is_terminal():
         click.echo("\t".join(map(text, (check.level, check.name, check.what, check.mend))))
         return
     level = styled(check.level.ljust(7), fg=_COLOURS[check.level])
-    click.echo(f"{level}  {text(check.name):14}  {text(check.what)}")
+    print_hanging(f"{level}  {text(check.name):14}  ", _INDENT, text(check.what))
     if check.mend:
-        click.echo(f"{'':25}→ {text(check.mend)}")
+        print_hanging(f"{'':{_INDENT}}→ ", _INDENT + 2, text(check.mend))

@@ -13,7 +13,7 @@ import click
 import orjson
 
 from mmmeta_core.cli.session import printable
-from mmmeta_core.cli.tables import is_terminal, print_table, styled
+from mmmeta_core.cli.tables import is_terminal, print_list, print_table
 
 _PARTS: Final = frozenset({"pulled", "generated", "pushed", "files"})
 
@@ -35,8 +35,8 @@ def echo_result(result: Any, *, as_json: bool) -> None:
 
 def echo_counts(counts: Mapping[str, Any]) -> None:
     """Print counts on one line; on a terminal what is nothing is less bright."""
-    said = ((f"{name} {text(value)}", value == 0) for name, value in counts.items())
-    click.echo(", ".join(styled(words, dim=True) if is_nothing else words for words, is_nothing in said))
+    styles = [{"dim": True} if value == 0 else {} for value in counts.values()]
+    print_list([f"{name} {text(value)}" for name, value in counts.items()], styles)
 
 
 def plain(result: Any) -> Any:

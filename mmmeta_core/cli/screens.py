@@ -71,7 +71,7 @@ def _print_pipelines(status: Status) -> None:
             "done": pipeline.done,
             "failed": pipeline.failed,
             "set aside": pipeline.set_aside,
-            "last run": _time(pipeline.last_run),
+            "last run": pipeline.last_run or "never",
         }
         for pipeline in status.pipelines
     ]

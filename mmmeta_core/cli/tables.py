@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -32,14 +33,12 @@ def print_table(rows: Iterator[Mapping[str, Any]], columns: Sequence[str]) -> No
 
     Columns that find no room at all are left out, and stderr says so.
     """
-    from mmmeta_core.cli.printing import text
-
-    sample = [[text(row[column]) for column in columns] for row in islice(rows, _SAMPLE)]
+    sample = [[_shown(row[column]) for column in columns] for row in islice(rows, _SAMPLE)]
     wanted = [min(max(map(_width, cells)), _WIDEST) for cells in zip(columns, *sample, strict=True)]
     widths = fitted(wanted, _room())
     heads = zip(columns, widths, strict=False)
     click.echo((" " * _GAP).join(styled(_fit(name, width), bold=True) for name, width in heads).rstrip())
-    for cells in chain(sample, ([text(row[column]) for column in columns] for row in rows)):
+    for cells in chain(sample, ([_shown(row[column]) for column in columns] for row in rows)):
         line = (" " * _GAP).join(_fit(cell, width) for cell, width in zip(cells, widths, strict=False))
         click.echo(line.rstrip())
     if len(widths) < len(columns):
@@ -53,7 +52,35 @@ def print_pairs(pairs: Mapping[str, str]) -> None:
     """Print names and what they are, one below the other; long values go on below themselves."""
     wide = max(map(len, pairs)) + _GAP
     for name, value in pairs.items():
-        click.echo(f"{styled(name.ljust(wide), bold=True)}{value}")
+        print_hanging(styled(name.ljust(wide), bold=True), wide, value)
+
+
+def print_list(parts: Sequence[str], styles: Sequence[Mapping[str, Any]]) -> None:
+    """Print parts with commas between them, each in its style; on a terminal no line breaks within one."""
+    if not is_terminal():
+        click.echo(", ".join(parts))
+        return
+    line, taken, room = "", 0, _room()
+    for number, (part, style) in enumerate(zip(parts, styles, strict=True)):
+        comma = "," * (number < len(parts) - 1)
+        if taken and taken + 1 + _width(part) + len(comma) > room:
+            click.echo(line)
+            line, taken = "", 0
+        gap = " " * bool(taken)
+        line += gap + styled(part, **style) + comma
+        taken += len(gap) + _width(part) + len(comma)
+    click.echo(line)
+
+
+def print_hanging(head: str, width: int, body: str) -> None:
+    """Print text beside a head of so many columns, and go on below itself where it is too long for the terminal."""
+    import textwrap
+
+    lines = textwrap.wrap(body, max(_room() - width, 20), break_on_hyphens=False, break_long_words=False) or [
+        ""
+    ]
+    for number, line in enumerate(lines):
+        click.echo(f"{head if number == 0 else ' ' * width}{line}")
 
 
 def fitted(wanted: Sequence[int], room: int) -> list[int]:
@@ -61,14 +88,19 @@ def fitted(wanted: Sequence[int], room: int) -> list[int]:
     widths = list(wanted)
     while len(widths) > 1 and sum(min(width, _NARROWEST) + _GAP for width in widths) - _GAP > room:
         widths.pop()
-    over = sum(widths) + _GAP * (len(widths) - 1) - room
-    while over > 0 and max(widths) > _NARROWEST:
-        widest = widths.index(max(widths))
-        others = [width for width in widths if width < widths[widest]]
-        step = min(over, widths[widest] - max([_NARROWEST, *others]) or 1)
-        widths[widest] -= step
-        over -= step
+    for _ in range(sum(widths) + _GAP * (len(widths) - 1) - room):
+        widest = max(widths)
+        if widest > _NARROWEST:
+            widths[widths.index(widest)] -= 1
     return widths
+
+
+def _shown(value: Any) -> str:
+    from mmmeta_core.cli.printing import text
+
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    return text(value)
 
 
 def _room() -> int:

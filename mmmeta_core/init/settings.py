@@ -13,11 +13,13 @@ from mmmeta_core.config import Config
 
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TEMPLATE: Final = """\
-# The settings of this archive. They are published with the catalog, and each client gets them with its next pull.
-# Every one may be left out. Columns have the names that they have after flattening: publisher:name.
+# The settings of this archive. They are published with the catalog, and each
+# client gets them with its next pull. Every one may be left out. Columns have
+# the names that they have after flattening: publisher:name.
 
 metadata:
-  # The key column: text or a whole number, another one for each document. It stays for as long as the archive does.
+  # The key column: text or a whole number, another one for each document. It
+  # stays for as long as the archive does.
   unique: {unique}
 
   # The column with the document's path in the archive.
@@ -29,13 +31,15 @@ metadata:
   # A metadata file that lacks one of these is reported, and the rest goes on.
   # required: [title]
 
-  # Kinds of columns: text, integer, float, boolean, datetime, json. Else the first value of a column decides.
+  # Kinds of columns: text, integer, float, boolean, datetime, json. Else the
+  # first value of a column decides.
   # types: {types}
 
   # Columns that clients filter by: each client makes an index of them.
   # indexes: [document_type]
 
-  # What the key is of the document's content: md5, sha1, sha256, or none. Else its length decides.
+  # What the key is of the document's content: md5, sha1, sha256, or none. Else
+  # its length decides.
   # digest: sha1
 
   # Columns at most; what is one too many is kept in the column __rescued.
@@ -44,7 +48,8 @@ metadata:
   # Metadata files that are larger are reported, and the rest goes on.
   # max_metadata_bytes: {max_metadata_bytes}
 
-# Where documents can be had: file.remote.url, and what clients download from. Columns go between braces.
+# Where documents can be had: file.remote.url, and what clients download from.
+# Columns go between braces.
 """
 _EXAMPLE: Final = "https://archive.example.org/{file_name}"
 

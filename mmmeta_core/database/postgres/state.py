@@ -323,9 +323,15 @@ class PostgresState(State):
                 self._index(index_name("by", name), f"{how}({quote(name)})")
 
     def _index(self, name: str, of: str) -> None:
-        made = "SELECT 1 FROM pg_class WHERE relname = ? AND relnamespace = current_schema()::regnamespace"
-        if self.connection.execute(made, (name,)).fetchone() is None:
-            self.run(lambda session: session.execute(f"CREATE INDEX IF NOT EXISTS {name} ON files {of}"))
+        made = "SELECT 1 FROM pg_indexes WHERE schemaname = ? AND indexname = ?"
+        if self.connection.execute(made, (self.server.schema, name)).fetchone() is not None:
+            return
+
+        def make(session: Session) -> None:
+            schema.locked(session)  # two that make it at once would fail
+            session.execute(f"CREATE INDEX IF NOT EXISTS {name} ON files {of}")
+
+        self.run(make)
 
     # --- columns
 
