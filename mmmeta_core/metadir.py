@@ -760,10 +760,12 @@ class Metadir:
 
     def _upload(self, remote: Remote, progress: Progress | None) -> UploadResult:
         from mmmeta_core.database.scan import open_scan
+        from mmmeta_core.sync.push import keeps_conditions
         from mmmeta_core.upload import upload
 
         with self._replica.catalog() as catalog, open_scan(self.paths.scan) as scan:
-            return upload(catalog, scan, self.files_root.resolve(), remote, self.config, progress=progress)
+            root, creates = self.files_root.resolve(), keeps_conditions(remote, catalog)
+            return upload(catalog, scan, root, remote, self.config, creates=creates, progress=progress)
 
     def _has_pending(self) -> bool:
         if self._old.has_old_catalog:  # a client's, which update converts

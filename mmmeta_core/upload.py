@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 _IN_FLIGHT: Final = 4
 """How many uploads wait for each worker, so that no list of all of them is ever held."""
 
+_SMALL: Final = 256 * 1024
+"""Bytes up to which it costs no more to send a document than to ask for it first."""
+
 _ELSEWHERE: Final = (-1, -1)
 """Size and time that are noted for a document that is in the archive and not on this machine."""
 
@@ -69,6 +72,7 @@ def upload(
     remote: Remote,
     config: Config,
     *,
+    creates: bool = False,
     workers: int = 8,
     progress: Progress | None = None,
 ) -> UploadResult:
@@ -76,7 +80,8 @@ def upload(
 
     What was uploaded once, and did not change since, is not asked for again, so a run that was killed goes on where it
     was. A document whose content is not what its key says is not uploaded, and nothing outside of `root` or in a metadir
-    is ever read. Raises `ConfigError` when `generate` looked at another folder, `RemoteUnreachableError`,
+    is ever read. `creates` is whether the remote is known to keep the promise of `Remote.create`: then small documents
+    need one request. Raises `ConfigError` when `generate` looked at another folder, `RemoteUnreachableError`,
     `RemoteDeniedError` and `RemoteNotFoundError`; what else goes wrong with one file is counted, and the rest goes on.
     """
     if isinstance(remote, LocalRemote) and remote.root.resolve() == root.resolve():
@@ -84,7 +89,7 @@ def upload(
     looked_at = get_value(scan.connection, "info", "root")
     if looked_at not in (None, str(root)):
         raise ConfigError(f"the last generate looked at {looked_at}, not {root}: give the same files_root")
-    return _Run(catalog, scan, root, remote, config, progress).run(workers)
+    return _Run(catalog, scan, root, remote, config, creates, progress).run(workers)
 
 
 class _Run:
@@ -95,6 +100,7 @@ class _Run:
         root: Path,
         remote: Remote,
         config: Config,
+        creates: bool,
         progress: Progress | None,
     ) -> None:
         self.catalog = catalog
@@ -102,6 +108,7 @@ class _Run:
         self.root = root
         self.remote = remote
         self.config = config
+        self.creates = creates
         self.progress = progress
         self.counts = _Counts()
         self._lock = threading.Lock()
@@ -220,17 +227,25 @@ class _Run:
         verified = None if key is None else is_content(path, key, self.config)
         if verified is False:
             raise DocumentError("its content is not what its metadata says: it has another hash")
-        if verified:
-            there = self.remote.stat(name)
-            if there is not None and there.size == status.st_size:
-                self._count(present=1)
-                return note
-        self.remote.write(name, path)
-        arrived = self.remote.stat(name)
-        if arrived is None or arrived.size != status.st_size:
-            raise DocumentError("it did not arrive whole")
+        if not self._put(name, path, status.st_size, is_known=bool(verified)):
+            self._count(present=1)
+            return note
+        after = path.stat()
+        if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+            raise DocumentError("it was written to while it was uploaded")
         self._count(uploaded=1, bytes=status.st_size)
         return note
+
+    def _put(self, name: str, path: Path, size: int, *, is_known: bool) -> bool:
+        """Put a file there; False if it `is_known` by its digest and there already."""
+        if is_known:
+            if self.creates and size <= _SMALL and self.remote.create(name, path):
+                return True
+            there = self.remote.stat(name)
+            if there is not None and there.size == size:
+                return False
+        self.remote.write(name, path)
+        return True
 
     def _look_for(self, name: str) -> Uploaded | None:
         """See whether a document that is not here is in the archive."""

@@ -139,13 +139,54 @@ def test_documents_are_there_before_the_catalog_that_names_them(publisher: Publi
         "a.txt": "alpha",
         "deep/er/ü b.txt": "beta",
     }
-    commit = next(n for n, (method, name) in enumerate(remote.asked) if method == "create")
+    commit = next(n for n, (method, name) in enumerate(remote.asked) if name.startswith("_mmmeta/log/"))
     written = {n for n, (method, name) in enumerate(remote.asked) if name in publisher.archive()}
     assert max(written) < commit
     with mmmeta(publisher.base / "client", remote=publisher.url) as client:
         client.sync()
         assert client.download(publisher.base / "downloads").downloaded == 2
     assert (publisher.base / "downloads" / "deep" / "er" / "ü b.txt").read_text() == "beta"
+
+
+def test_each_small_file_is_one_request(here: Publisher) -> None:
+    for number in range(3):
+        here.add(f"{number}.txt", str(number))
+    here.add("large.bin", "x" * 300_000)
+    remote = Counting(here.url)
+    assert counts(here.push(remote)) == (8, 0, 0, 0)
+    assert remote.documents("create") == ["0.txt", "1.txt", "2.txt"]
+    assert remote.documents("write") == [
+        *(f"{number}.txt.json" for number in range(3)),
+        "large.bin",
+        "large.bin.json",
+    ]
+    assert remote.documents("stat") == ["large.bin"], "what is large is asked for before it is sent"
+    assert len(list(filter(None, remote.documents()))) == 9
+
+
+def test_a_document_that_others_brought_is_not_written_again(here: Publisher) -> None:
+    here.add("a.txt", "alpha")
+    here.add("b.txt", "beta")
+    remote = open_remote(here.url)
+    remote.write("a.txt", b"alpha")
+    remote.write("b.txt", b"of another size")
+    etag = remote.stat("a.txt")
+    assert counts(here.push()) == (3, 1, 0, 0)
+    assert remote.stat("a.txt") == etag
+    assert here.archive()["b.txt"] == b"beta"
+
+
+def test_a_file_that_is_written_to_meanwhile_is_not_taken_for_uploaded(here: Publisher) -> None:
+    class Growing(Counting):
+        def write(self, name: str, source: Source, *, if_match: str | None = None) -> str | None:
+            etag = super().write(name, source, if_match=if_match)
+            if name == "a.txt.json" and isinstance(source, Path):
+                source.write_text(source.read_text() + " ")
+            return etag
+
+    here.add("a.txt", "alpha")
+    assert counts(here.push(Growing(here.url))) == (1, 0, 0, 1)
+    assert counts(here.push()) == (1, 1, 0, 0)
 
 
 def test_without_being_asked_for_nothing_is_uploaded(here: Publisher) -> None:
@@ -315,7 +356,7 @@ def test_a_remote_that_is_not_there_ends_it_and_nothing_is_published(here: Publi
     finally:
         del os.environ["AWS_MAX_ATTEMPTS"]
     assert len(remote.asked) < 40
-    assert not any(method == "create" for method, _ in remote.asked)
+    assert not any(name.startswith("_mmmeta/log/") for _, name in remote.asked)
     result = here.push()
     assert (counts(result), result.documents) == ((80, 0, 0, 0), 40)
 

@@ -5,6 +5,8 @@ boto3 is imported with the first request, so that opening a remote costs nothing
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import random
 import threading
@@ -35,6 +37,9 @@ CONFLICTS: Final = 8
 
 MULTIPART: Final = 100 * 1024 * 1024
 """Bytes from which an unconditional upload goes in parts."""
+
+_SMALL: Final = 1024 * 1024
+"""Bytes up to which a file is sent as it was read at once."""
 
 _WRITER: Final = "mmmeta-write"
 _PROBE: Final = "_mmmeta/.probe"
@@ -151,7 +156,9 @@ class S3Remote(Remote):
         if isinstance(source, Path) and source.stat().st_size > MULTIPART:
             return self._upload(name, source)
         with _body_of(source) as body, self._asking(name) as client:
-            return client.put_object(Bucket=self.bucket, Key=self._key(name), Body=body)["ETag"]
+            return client.put_object(
+                Bucket=self.bucket, Key=self._key(name), Body=body, ContentMD5=_md5(body)
+            )["ETag"]
 
     def names(self, prefix: str) -> Iterator[str]:
         """See `Remote.names`."""
@@ -209,7 +216,12 @@ class S3Remote(Remote):
                     return s3_parts.put_in_parts(client, self.bucket, key, source, metadata, condition)
                 with _body_of(source) as body:
                     return client.put_object(
-                        Bucket=self.bucket, Key=key, Body=body, Metadata=metadata, **condition
+                        Bucket=self.bucket,
+                        Key=key,
+                        Body=body,
+                        ContentMD5=_md5(body),
+                        Metadata=metadata,
+                        **condition,
                     )["ETag"]
             except ClientError as error:
                 if status(error) in (409, 412) or code(error) == "NoSuchKey":
@@ -272,6 +284,16 @@ class S3Remote(Remote):
 def _body_of(source: Source) -> Iterator[bytes | BinaryIO]:
     if isinstance(source, Path):
         with source.open("rb") as file:
-            yield file
+            yield file.read() if os.fstat(file.fileno()).st_size <= _SMALL else file
     else:
         yield source
+
+
+def _md5(body: bytes | BinaryIO) -> str:
+    """Return what the store compares with what reached it, so that nothing has to be asked afterwards."""
+    if isinstance(body, bytes):
+        digest = hashlib.md5(body, usedforsecurity=False)
+    else:
+        digest = hashlib.file_digest(body, lambda: hashlib.md5(usedforsecurity=False))  # type: ignore[arg-type]
+        body.seek(0)
+    return base64.b64encode(digest.digest()).decode()

@@ -210,12 +210,19 @@ def _last_timestamp(catalog: Catalog) -> datetime:
     return to_utc(value) if isinstance(value, datetime) else never
 
 
-def _check_conditions(remote: Remote, catalog: Catalog) -> None:
-    """Raise `RemoteError` if the remote can't keep publishers apart. Tried out once for each metadir and remote."""
+def keeps_conditions(remote: Remote, catalog: Catalog) -> bool:
+    """Whether the remote keeps publishers apart. Tried out once for each metadir and remote."""
     if catalog.local("conditions") == remote.identity:
-        return
-    if remote.keeps_conditions():
-        catalog.set_local(conditions=remote.identity)
+        return True
+    if not remote.keeps_conditions():
+        return False
+    catalog.set_local(conditions=remote.identity)
+    return True
+
+
+def _check_conditions(remote: Remote, catalog: Catalog) -> None:
+    """Raise `RemoteError` if the remote can't keep publishers apart."""
+    if keeps_conditions(remote, catalog):
         return
     risk = f"{remote.url} does not keep conditional writes, so publishers at the same time would overwrite each other"
     if os.environ.get(SINGLE_PUBLISHER) != "1":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 import os
 import socket
@@ -341,6 +343,19 @@ class TestCost:
         etag = remote.write("a", b"x")
         assert remote.read("a", etag=etag) is None
         assert proxy.seen[-1].headers["If-None-Match"] == etag
+
+    @pytest.mark.parametrize("size", [10, 2_000_000])
+    def test_the_store_is_told_what_is_to_reach_it(
+        self, remote: S3Remote, proxy: Proxy, tmp_path: Path, size: int
+    ) -> None:
+        (tmp_path / "x").write_bytes(b"x" * size)
+        digest = base64.b64encode(hashlib.md5(b"x" * size).digest()).decode()  # noqa: S324 - the protocol's
+        for use in (lambda: remote.create("a", tmp_path / "x"), lambda: remote.write("a", tmp_path / "x")):
+            use()
+            assert proxy.seen[-1].headers["Content-MD5"] == digest
+        found = remote.stat("a")
+        assert found is not None
+        assert found.size == size
 
     def test_an_object_beyond_the_limit_is_not_transferred(self, remote: S3Remote, tmp_path: Path) -> None:
         remote.create("a", b"x" * 1_000_000)
