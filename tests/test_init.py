@@ -18,7 +18,7 @@ import pytest
 from conftest import Scrape
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shell import MMMETA, Result, environment, mmmeta
+from shell import MMMETA, Result, environment, here, mmmeta
 
 from mmmeta_core.config import Config
 from mmmeta_core.errors import ConfigError, RefusedError
@@ -290,7 +290,7 @@ def test_in_a_pipe_nothing_is_asked_and_the_next_commands_work(scrape: Scrape, t
         path.with_suffix(".txt").write_text("the document")
     (tmp_path / "archive").mkdir()
     place = ("--metadir", "publisher", "--files-root", "documents", "--remote", "archive")
-    shown = mmmeta(*place, "init", "--dry-run", cwd=tmp_path)
+    shown = here(*place, "init", "--dry-run", cwd=tmp_path)
     assert (shown.returncode, (tmp_path / "publisher").exists()) == (0, False)
     assert Config.parse(shown.stdout, "stdout") == Config("id", "datei")
     said = mmmeta(*place, "init", "--url", "https://host/{datei}", "--url", "mirror=x{id}", cwd=tmp_path)
@@ -299,14 +299,14 @@ def test_in_a_pipe_nothing_is_asked_and_the_next_commands_work(scrape: Scrape, t
     commands = re.findall(r"^next: (.*)$", said.stdout, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
-        assert mmmeta(*shlex.split(command)[1:], cwd=tmp_path).returncode == 0
-    client = mmmeta("--metadir", "my client", "--remote", "archive", "init", "--json", cwd=tmp_path)
+        assert here(*shlex.split(command)[1:], cwd=tmp_path).returncode == 0
+    client = here("--metadir", "my client", "--remote", "archive", "init", "--json", cwd=tmp_path)
     (command,) = json.loads(client.stdout)["next"]
     assert command == "mmmeta --metadir 'my client' --remote archive sync"
-    assert mmmeta(*shlex.split(command)[1:], cwd=tmp_path).returncode == 0
+    assert here(*shlex.split(command)[1:], cwd=tmp_path).returncode == 0
     with Metadir(tmp_path / "my client") as m:
         assert sorted((file["id"], file.name) for file in m.files) == [(n, f"{n}.txt") for n in range(3)]
-    again = mmmeta(*place, "init", "--yes", cwd=tmp_path)
+    again = here(*place, "init", "--yes", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.startswith(
         "mmmeta: publisher/_mmmeta/config.yml is there already and is left as it is: "
@@ -315,10 +315,10 @@ def test_in_a_pipe_nothing_is_asked_and_the_next_commands_work(scrape: Scrape, t
 
 def test_what_no_document_has_is_said(scrape: Scrape, tmp_path: Path) -> None:
     scrape("a")
-    said = mmmeta("--files-root", "documents", "init", "--url", "https://h/{fil}", "--json", cwd=tmp_path)
+    said = here("--files-root", "documents", "init", "--url", "https://h/{fil}", "--json", cwd=tmp_path)
     assert json.loads(said.stdout)["unknown"] == ["file_name", "fil"]
     assert "has a column 'fil'" in said.stderr
-    twice = mmmeta("init", "--url", "a", "--url", "b", cwd=tmp_path)
+    twice = here("init", "--url", "a", "--url", "b", cwd=tmp_path)
     assert (twice.returncode, "--url is given twice for 'url'" in twice.stderr) == (2, True)
 
 
