@@ -7,19 +7,21 @@ import os
 import pty
 import re
 import shlex
-import signal
 import subprocess
 import threading
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from conftest import Scrape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shell import MMMETA, Result, environment, here, mmmeta
 
+from mmmeta_core.cli.init import _prompting
+from mmmeta_core.cli.session import Terminated
 from mmmeta_core.config import Config
 from mmmeta_core.errors import ConfigError, RefusedError
 from mmmeta_core.init import Proposal, proposal, propose
@@ -380,7 +382,7 @@ def test_on_a_terminal_it_asks(scrape: Scrape, tmp_path: Path) -> None:
     assert again.ended().returncode == 1
 
 
-def test_on_a_terminal_no_means_no_and_ctrl_c_ends_it(scrape: Scrape, tmp_path: Path) -> None:
+def test_on_a_terminal_no_means_no_and_the_end_of_input_ends_it(scrape: Scrape, tmp_path: Path) -> None:
     scrape("a")
     place = {"MMMETA": "m", "MMMETA_FILES_ROOT": "documents", "MMMETA_REMOTE": str(tmp_path)}
     refused = Terminal("init", "--key", "id", "--file-name", "f", "--url", "x", cwd=tmp_path, **place)
@@ -389,7 +391,16 @@ def test_on_a_terminal_no_means_no_and_ctrl_c_ends_it(scrape: Scrape, tmp_path: 
     stopped = Terminal("init", cwd=tmp_path, **place)
     stopped.answer("Key column", "")
     stopped.answer("File name column", "")
-    while "URL of a document" not in stopped.shown:
-        stopped.shown += os.read(stopped.end, 1024).decode()
-    stopped.running.send_signal(signal.SIGTERM)
-    assert (stopped.ended().returncode, (tmp_path / "m").exists()) == (143, False)
+    os.write(stopped.end, b"\x04")  # Ctrl-D
+    assert (stopped.ended().returncode, (tmp_path / "m").exists()) == (130, False)
+
+
+def test_a_signal_at_a_prompt_is_what_it_is_elsewhere() -> None:
+    def prompt() -> None:
+        try:
+            raise Terminated
+        except KeyboardInterrupt:
+            raise click.Abort from None  # as click's prompts do
+
+    with pytest.raises(Terminated), _prompting():
+        prompt()
