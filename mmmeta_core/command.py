@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ _TAIL: Final = 1_500
 _PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 _END_SECONDS: Final = 10.0
 _STRAY_SECONDS: Final = 1.0
+_SLICE_SECONDS: Final = 0.5
 _OWN: Final = frozenset({"path", "key", "name"})
 
 
@@ -188,13 +190,27 @@ def _outcome(program: subprocess.Popen[bytes], timeout: float | None) -> tuple[i
     tail = bytearray()
     reader = threading.Thread(target=_pass_on, args=(program.stderr, tail), daemon=True, name="mmmeta-stderr")
     reader.start()
-    try:
-        status = program.wait(timeout)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(f"it took longer than {timeout:g} s and was ended") from None
+    until = None if timeout is None else time.monotonic() + timeout
+    while (status := program.poll()) is None:
+        left = _SLICE_SECONDS if until is None else until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"it took longer than {timeout:g} s and was ended")
+        _wait(program, reader, min(left, _SLICE_SECONDS))
     reader.join(_STRAY_SECONDS)  # what it left running may hold its stderr for ever
     said = bytes(tail[-_TAIL:]).decode(errors="replace").strip()
     return status, f": {said}" if said else ""
+
+
+def _wait(program: subprocess.Popen[bytes], reader: threading.Thread, seconds: float) -> None:
+    """Wait for the program's end, which is the end of its stderr as a rule, and no longer than that.
+
+    Not for ever in one call: a signal that comes just before it would be heard when the program has ended by itself.
+    """
+    if reader.is_alive():
+        reader.join(seconds)
+    else:
+        with suppress(subprocess.TimeoutExpired):
+            program.wait(seconds)
 
 
 def _pass_on(stream: IO[bytes] | None, tail: bytearray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -14,10 +15,9 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from shell import MMMETA, environment
+from shell import MMMETA, environment, here
 
 from mmmeta_core.cli import cli
 from mmmeta_core.cli.screens import advice
@@ -87,18 +87,28 @@ def test_status_is_a_screen_with_what_to_do_next(client: Path) -> None:
     assert lines[-1].startswith("next: mmmeta status --failures lists what failed; ")
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize(
     ("values", "coloured"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
 )
 def test_colours_are_for_terminals_that_want_them(
-    client: Path, values: dict[str, str], coloured: bool
+    values: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ("\x1b[1m" in on_terminal("find", cwd=client, **values)) is coloured
+    for name, value in {"TERM": "xterm", **values}.items():
+        monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    print_table(iter([{"key": "a"}]), ["key"])
+    assert terminal.getvalue() == ("\x1b[1mkey\x1b[0m\na\n" if coloured else "key\na\n")
 
 
 def test_a_pipe_gets_no_colours_and_the_same_advice(client: Path) -> None:
-    said = CliRunner().invoke(cli, ["--metadir", str(client), "status"], env={"FORCE_COLOR": "1"}).output
+    said = here("status", cwd=client, FORCE_COLOR="1").stdout
     assert "\x1b" not in said
     assert "imported: 0 due, 1 done, 0 failed, 1 set aside; last run " in said
     assert said.splitlines()[-1].startswith("next: mmmeta status --failures")
@@ -224,30 +234,26 @@ complete_words() {
 }
 complete -p mmmeta
 complete_words mmmeta st
-complete_words mmmeta store t
-complete_words mmmeta find --ord
 complete_words mmmeta export --format c
 """
     path = f"{Path(MMMETA[0]).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(["bash", "-c", script], env=environment(PATH=path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1:] == ["status store", "touch", "--order-by", "csv"]
+    assert done.stdout.splitlines()[1:] == ["status store", "csv"]
     assert "_mmmeta_completion mmmeta" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("shell", "word"), [("zsh", "#compdef mmmeta"), ("fish", "complete --no-files --command mmmeta")]
 )
-def test_other_shells_get_their_script(shell: str, word: str) -> None:
-    said = CliRunner().invoke(cli, ["completion", shell])
-    assert (said.exit_code, word in said.output) == (0, True)
+def test_other_shells_get_their_script(shell: str, word: str, tmp_path: Path) -> None:
+    said = here("completion", shell, cwd=tmp_path)
+    assert (said.returncode, word in said.stdout) == (0, True)
 
 
 def test_json_of_the_store_and_of_keys(tmp_path: Path) -> None:
     def said(*arguments: str) -> Any:
-        result = CliRunner().invoke(cli, ["--metadir", str(tmp_path), *arguments, "--json"])
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
+        return json.loads(here(*arguments, "--json", cwd=tmp_path).stdout)
 
     assert said("store", "set", "new_files", "17") == 17
     assert said("store", "touch", "seen").endswith("+00:00")

@@ -203,5 +203,12 @@ def test_what_a_program_leaves_running_is_not_waited_for(m: Metadir, tmp_path: P
     assert time.monotonic() - started < 15
 
 
+def test_a_program_that_closes_its_stderr_is_waited_for(m: Metadir, tmp_path: Path) -> None:
+    m.files.insert(content_hash="k")
+    ends = "import os, sys, time; os.close(2); time.sleep(0.1); os._exit(4)"
+    assert run(m, program(tmp_path, ends)).failed == 1
+    assert error_of(m) == "CommandError: exit status 4"
+
+
 def test_a_handler_shows_its_command() -> None:
     assert repr(run_command("sh -c 'a b'")) == "<CommandHandler sh -c 'a b'>"

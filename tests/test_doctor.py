@@ -18,7 +18,7 @@ from typing import Any, get_args
 import pytest
 from metadirs import overwrite
 from remotes.proxy import Fault, Refuse, Request, running
-from shell import mmmeta
+from shell import here, mmmeta
 from website import Answer, website
 
 from mmmeta_core.doctor import Check, DoctorResult, Level, Site, examine
@@ -59,17 +59,23 @@ def everything(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    """A publisher, its archive, and a client, all well."""
-    (tmp_path / "archive").mkdir()
-    (tmp_path / "archive" / "a.json").write_text('{"content_hash": "a"}')
-    with Metadir(tmp_path / "publisher", tmp_path / "archive", tmp_path / "archive") as publisher:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "archive").mkdir()
+    (folder / "archive" / "a.json").write_text('{"content_hash": "a"}')
+    with Metadir(folder / "publisher", folder / "archive", folder / "archive") as publisher:
         publisher.init()
         publisher.sync()
-    with Metadir(tmp_path / "client", remote=tmp_path / "archive") as client:
+    with Metadir(folder / "client", remote=folder / "archive") as client:
         client.sync()
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def archive(made: Path, tmp_path: Path) -> Path:
+    """A publisher, its archive, and a client, all well."""
+    return Path(shutil.copytree(made, tmp_path / "here"))
 
 
 def test_a_sound_set_up_has_no_problem_and_nothing_changes(archive: Path) -> None:
@@ -392,13 +398,13 @@ def test_a_check_that_fails_stops_no_other_and_tells_no_secret(archive: Path) ->
 
 def test_the_command_says_it_in_lines_and_by_its_exit_code(archive: Path) -> None:
     where = ("--metadir", "client", "--remote", "archive")
-    well = mmmeta(*where, "doctor", cwd=archive)
+    well = here(*where, "doctor", cwd=archive)
     assert (well.returncode, well.stderr) == (0, "")
     assert [line.split("\t")[0] for line in well.stdout.splitlines()] == ["ok"] * len(NAMES)
     (archive / "client" / "_mmmeta" / "config.yml").write_text("metadata: 1\n")
-    ill = mmmeta(*where, "doctor", cwd=archive)
+    ill = here(*where, "doctor", cwd=archive)
     assert (ill.returncode, ill.stderr) == (1, "mmmeta: problems: 1; the output says how to mend each\n")
     (line,) = (line for line in ill.stdout.splitlines() if not line.startswith("ok"))
     assert line.split("\t")[:2] == ["problem", "settings"]
-    said = mmmeta(*where, "doctor", "--json", cwd=archive)
+    said = here(*where, "doctor", "--json", cwd=archive)
     assert (said.returncode, json.loads(said.stdout)["healthy"]) == (1, False)

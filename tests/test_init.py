@@ -7,19 +7,21 @@ import os
 import pty
 import re
 import shlex
-import signal
 import subprocess
 import threading
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from conftest import Scrape
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shell import MMMETA, Result, environment, mmmeta
+from shell import MMMETA, Result, environment, here, mmmeta
 
+from mmmeta_core.cli.init import _prompting
+from mmmeta_core.cli.session import Terminated
 from mmmeta_core.config import Config
 from mmmeta_core.errors import ConfigError, RefusedError
 from mmmeta_core.init import Proposal, proposal, propose
@@ -291,7 +293,7 @@ def test_in_a_pipe_nothing_is_asked_and_the_next_commands_work(scrape: Scrape, t
         path.with_suffix(".txt").write_text("the document")
     (tmp_path / "archive").mkdir()
     place = ("--metadir", "publisher", "--files-root", "documents", "--remote", "archive")
-    shown = mmmeta(*place, "init", "--dry-run", cwd=tmp_path)
+    shown = here(*place, "init", "--dry-run", cwd=tmp_path)
     assert (shown.returncode, (tmp_path / "publisher").exists()) == (0, False)
     assert Config.parse(shown.stdout, "stdout") == Config("id", "datei")
     said = mmmeta(*place, "init", "--url", "https://host/{datei}", "--url", "mirror=x{id}", cwd=tmp_path)
@@ -300,14 +302,14 @@ def test_in_a_pipe_nothing_is_asked_and_the_next_commands_work(scrape: Scrape, t
     commands = re.findall(r"^next: (.*)$", said.stdout, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
-        assert mmmeta(*shlex.split(command)[1:], cwd=tmp_path).returncode == 0
-    client = mmmeta("--metadir", "my client", "--remote", "archive", "init", "--json", cwd=tmp_path)
+        assert here(*shlex.split(command)[1:], cwd=tmp_path).returncode == 0
+    client = here("--metadir", "my client", "--remote", "archive", "init", "--json", cwd=tmp_path)
     (command,) = json.loads(client.stdout)["next"]
     assert command == "mmmeta --metadir 'my client' --remote archive sync"
-    assert mmmeta(*shlex.split(command)[1:], cwd=tmp_path).returncode == 0
+    assert here(*shlex.split(command)[1:], cwd=tmp_path).returncode == 0
     with Metadir(tmp_path / "my client") as m:
         assert sorted((file["id"], file.name) for file in m.files) == [(n, f"{n}.txt") for n in range(3)]
-    again = mmmeta(*place, "init", "--yes", cwd=tmp_path)
+    again = here(*place, "init", "--yes", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.startswith(
         "mmmeta: publisher/_mmmeta/config.yml is there already and is left as it is: "
@@ -316,10 +318,10 @@ def test_in_a_pipe_nothing_is_asked_and_the_next_commands_work(scrape: Scrape, t
 
 def test_what_no_document_has_is_said(scrape: Scrape, tmp_path: Path) -> None:
     scrape("a")
-    said = mmmeta("--files-root", "documents", "init", "--url", "https://h/{fil}", "--json", cwd=tmp_path)
+    said = here("--files-root", "documents", "init", "--url", "https://h/{fil}", "--json", cwd=tmp_path)
     assert json.loads(said.stdout)["unknown"] == ["file_name", "fil"]
     assert "has a column 'fil'" in said.stderr
-    twice = mmmeta("init", "--url", "a", "--url", "b", cwd=tmp_path)
+    twice = here("init", "--url", "a", "--url", "b", cwd=tmp_path)
     assert (twice.returncode, "--url is given twice for 'url'" in twice.stderr) == (2, True)
 
 
@@ -381,7 +383,7 @@ def test_on_a_terminal_it_asks(scrape: Scrape, tmp_path: Path) -> None:
     assert again.ended().returncode == 1
 
 
-def test_on_a_terminal_no_means_no_and_ctrl_c_ends_it(scrape: Scrape, tmp_path: Path) -> None:
+def test_on_a_terminal_no_means_no_and_the_end_of_input_ends_it(scrape: Scrape, tmp_path: Path) -> None:
     scrape("a")
     place = {"MMMETA": "m", "MMMETA_FILES_ROOT": "documents", "MMMETA_REMOTE": str(tmp_path)}
     refused = Terminal("init", "--key", "id", "--file-name", "f", "--url", "x", cwd=tmp_path, **place)
@@ -390,7 +392,16 @@ def test_on_a_terminal_no_means_no_and_ctrl_c_ends_it(scrape: Scrape, tmp_path: 
     stopped = Terminal("init", cwd=tmp_path, **place)
     stopped.answer("Key column", "")
     stopped.answer("File name column", "")
-    while "URL of a document" not in stopped.shown:
-        stopped.shown += os.read(stopped.end, 1024).decode()
-    stopped.running.send_signal(signal.SIGTERM)
-    assert (stopped.ended().returncode, (tmp_path / "m").exists()) == (143, False)
+    os.write(stopped.end, b"\x04")  # Ctrl-D
+    assert (stopped.ended().returncode, (tmp_path / "m").exists()) == (130, False)
+
+
+def test_a_signal_at_a_prompt_is_what_it_is_elsewhere() -> None:
+    def prompt() -> None:
+        try:
+            raise Terminated
+        except KeyboardInterrupt:
+            raise click.Abort from None  # as click's prompts do
+
+    with pytest.raises(Terminated), _prompting():
+        prompt()

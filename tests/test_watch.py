@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from remotes.static import serving
-from shell import MMMETA, environment, mmmeta
+from shell import MMMETA, environment, here
 
 from mmmeta_core.errors import ConfigError, RemoteNotFoundError, UnavailableError
 from mmmeta_core.metadir import Metadir
@@ -261,7 +261,7 @@ def test_two_at_once_do_each_document_once(folder: Path) -> None:
 def test_once_is_for_cron_and_says_by_its_exit_code_what_failed(folder: Path) -> None:
     place = ("--metadir", "client", "--remote", "archive", "watch")
     command = "sh -c 'test \"$0\" = b || exit 3' {key}"
-    said = mmmeta(*place, "--once", "--exec", command, "kind=letter", cwd=folder)
+    said = here(*place, "--once", "--exec", command, "kind=letter", cwd=folder)
     assert said.returncode == 1
     assert said.stdout.endswith(" revision 1: 2 added; imported 1 done, 1 failed\n")
     assert "WARNING imported failed for 'a': CommandError: exit status 3" in said.stderr
@@ -269,5 +269,5 @@ def test_once_is_for_cron_and_says_by_its_exit_code_what_failed(folder: Path) ->
         said.stderr.splitlines()[-1]
         == "mmmeta: documents that failed: 1; mmmeta status --failures lists them"
     )
-    stray = mmmeta(*place, "--once", "kind=letter", cwd=folder)
+    stray = here(*place, "--once", "kind=letter", cwd=folder)
     assert (stray.returncode, "go with --exec" in stray.stderr) == (2, True)
