@@ -25,7 +25,8 @@ test-crash: $(STAMP)
 
 # The tests of what clients do, with each client's state on a real PostgreSQL server: apt-get install postgresql
 test-postgres: $(STAMP)
-	MMMETA_TEST_STATE=postgresql $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ON_POSTGRES)
+	MMMETA_TEST_STATE=postgresql $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder \
+	    -m "not daemon and not crash and not spread" $(ON_POSTGRES) tests/test_postgres.py
 
 # The oldest Dagster and pandas that pyproject.toml allows; warnings between them and newer packages are their own.
 test-oldest: $(OLDEST)/.installed

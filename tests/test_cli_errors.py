@@ -127,7 +127,7 @@ def test_no_credentials_and_a_state_db_that_is_not_sqlite_are_said_so(client: Pa
     values = {name: "" for name in S3_ENVIRONMENT if "ACCESS" in name}
     result = mmmeta("-q", "--remote", "s3://bucket/x", "pull", cwd=tmp_path, **values)
     assert_one_sentence(result, "There are no credentials for s3://bucket/x")
-    url = "postgresql://user:secret@host/x"
+    url = "mysql://user:secret@host/x"
     result = mmmeta("-q", "update", cwd=client, MMMETA_STATE_DB=url)
     assert_one_sentence(result, "the state db can be an SQLite file")
     assert "secret" not in result.stderr

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pandas
 import pytest
 from hypothesis import given, settings
@@ -191,7 +192,7 @@ def test_what_is_published_comes_out_of_each_format(
     there = {form: by_key(READ[form](base / form)) for form in FORMATS}
     for key, values in expected.items():
         for name, value in values.items():
-            kind, json_text = kinds.get(name), json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            kind, json_text = kinds.get(name), orjson.dumps(value).decode()
             text = json_text if isinstance(value, list | bool) else str(value)
             assert there["jsonl"][key].get(name) == value
             assert there["csv"][key].get(name, "") == ("" if value is None else text)

@@ -27,6 +27,8 @@ from mmmeta_core.database.postgres import session as sessions
 from mmmeta_core.files import File
 from mmmeta_core.metadir import Metadir
 
+pytestmark = pytest.mark.postgres
+
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 

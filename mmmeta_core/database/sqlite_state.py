@@ -342,6 +342,7 @@ class SqliteState(State):
         )
 
     def _drop_column(self, name: str) -> None:
+        self.connection.execute(f"DROP INDEX IF EXISTS main.{index_name('by', name)}")
         self.connection.execute(f"ALTER TABLE main.files DROP COLUMN {quote(name)}")
         self.connection.execute("DELETE FROM main.mmmeta_columns WHERE name = ?", (name,))
 
