@@ -277,7 +277,8 @@ def test_published_values_of_every_type_reach_the_client(
                 if isinstance(value, datetime) and isinstance(back, str):  # in a column of another kind
                     back = datetime.fromisoformat(back)
                 assert back == value
-                assert type(back) is type(value)
+                alike = ON_POSTGRES and {type(back), type(value)} == {int, float}
+                assert alike or type(back) is type(value)
 
 
 def test_threads_publish_at_once_and_nothing_is_lost(m: Metadir) -> None:
