@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mmmeta_core.history import Diff, Revision, Touch
     from mmmeta_core.init import InitResult, Proposal
     from mmmeta_core.legacy.conversion import Converted
+    from mmmeta_core.moving import MoveResult
     from mmmeta_core.past import Pasts
     from mmmeta_core.process import Documents, Handler
     from mmmeta_core.prune import PruneResult
@@ -397,6 +398,26 @@ class Metadir:
             self.state.index_columns(self.config.indexes)
             self._scrub(catalog)
             return result
+
+    def move_state(self, to: str | os.PathLike[str]) -> MoveResult:
+        """Copy this client's own columns and notes to a state elsewhere, a file or a server's schema; see `moving.move`.
+
+        The catalog is merged there first. This object, and whoever does not name the new place, goes on with the old one.
+        Raises `ConfigError`, `RefusedError` for a place that has a state, and what `update` does.
+        """
+        from mmmeta_core.moving import move
+        from mmmeta_core.update import update
+
+        where = place(to)
+        if where == self._place or (isinstance(where, Path) and self._is_state(where)):
+            raise RefusedError(f"the state is at {where} already: name another place")
+        with self._locked(), self._replica.catalog() as catalog:
+            self._old.state(catalog)
+            trust = self._replica.check_verified(catalog)
+            with closing(open_state(where, self.config.unique)) as new:
+                if not new.revision:
+                    update(catalog, new, self.store, self.paths.root, trust)
+                return move(self.state, new)
 
     def sync(self) -> SyncResult:
         """Do what the role needs: pull, generate if there is a `files_root`, push if documents wait, update."""

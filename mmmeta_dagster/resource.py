@@ -71,7 +71,8 @@ class MetadirResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # its
     )
     state_db: str | None = Field(
         default=None,
-        description="SQLite file of the client's state. Left out, _mmmeta/state.db below the path.",
+        description="Where the client's state is: an SQLite file, or postgresql+psycopg://user@host/database?schema=name, "
+        "which workers on several machines share. Left out, _mmmeta/state.db below the path.",
     )
     s3: S3Settings = Field(default=S3Settings(), description="How to reach the remote's bucket.")
 

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from postgres import Postgres, running
 
-from mmmeta_core import CatalogError, ColumnError, ConfigError, UnavailableError, mmmeta
+from mmmeta_core import CatalogError, ColumnError, ConfigError, RefusedError, UnavailableError, mmmeta
 from mmmeta_core.database.place import Server, place
 from mmmeta_core.database.postgres import session as sessions
 from mmmeta_core.files import File
@@ -577,3 +577,52 @@ def test_purged_documents_leave_the_tables(tmp_path: Path, url: str, sql: Any, c
             [sql(f"SELECT {table}::text FROM {table}") for table in ("files", "mmmeta_work", "mmmeta_info")]
         )
         assert text.count(mark) == 1, "the error of the other document"
+
+
+# --- moving
+
+
+def test_a_state_moves_to_the_server_and_back(tmp_path: Path, url: str) -> None:
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with mmmeta(tmp_path / "publisher", remote=remote) as publisher:
+        publisher.files.insert_many({"content_hash": key, "title": key.upper()} for key in "abcd")
+        publisher.push()
+
+    def handler(file: File) -> dict[str, Any]:
+        if file.key == "d":
+            raise ValueError("bad document")
+        return {"score": 0.5, "note": ["x", file.key], "odd": 1 if file.key == "a" else "one"}
+
+    def told(m: Metadir) -> Any:
+        own = shown(m, "title", "imported", "score", "note", "odd")
+        failures = [(one.key, one.attempts, one.error, one.failed_at) for one in m.failures()]
+        (pipeline,) = m.status().pipelines
+        return own, failures, (pipeline.done, pipeline.failed, pipeline.due, pipeline.last_run)
+
+    back = tmp_path / "back.db"
+    with mmmeta(tmp_path / "client", remote=remote) as client:
+        client.sync()
+        client.files.process(handler)
+        before = told(client)
+        moved = client.move_state(url)
+        assert (moved.documents, moved.notes, moved.missing) == (3, 5, 0)
+        assert told(client) == before
+        with pytest.raises(RefusedError, match=r"schema s.* has own columns of a client already"):
+            client.move_state(url)
+        with pytest.raises(RefusedError, match=r"is at .* already"):
+            client.move_state(client.paths.state)
+    environment = {**os.environ, "MMMETA_STATE_DB": url, "MMMETA": str(tmp_path / "client")}
+    move = [sys.executable, "-m", "mmmeta_core", "move-state", f"sqlite:///{back}", "--json"]
+    with mmmeta(tmp_path / "client", remote=remote, state_db=url) as there:
+        assert told(there) == before
+        assert there.files.process(handler).processed == 0
+        run = subprocess.run(move, env=environment, capture_output=True, text=True, check=True)
+        assert json.loads(run.stdout)["documents"] == 3
+        publisher.files.upsert({"content_hash": "a", "title": "new"})
+        publisher.push()
+        there.sync()
+        assert there.files.process(handler).processed == 0
+    with mmmeta(tmp_path / "client", state_db=back) as again:
+        own, failures, _ = told(again)
+        assert (own["b"], failures) == (before[0]["b"], before[1])

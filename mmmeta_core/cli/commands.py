@@ -124,6 +124,25 @@ _verb(
 
 
 @cli.command(
+    "move-state",
+    epilog=examples(
+        "mmmeta move-state 'postgresql+psycopg://user@host/database?schema=letters'",
+        "mmmeta move-state /srv/state/letters.db --json",
+    ),
+)
+@click.argument("to")
+@json_option
+@pass_session
+def move_state(session: Session, to: str, as_json: bool) -> None:
+    """Copy your own columns and notes of work to the state TO, a file or a URL."""
+    from mmmeta_core.cli.printing import echo_result
+
+    with session.open() as metadir:
+        echo_result(metadir.move_state(to), as_json=as_json)
+        log.info("name the new place in MMMETA_STATE_DB from now on")
+
+
+@cli.command(
     epilog=examples(
         "mmmeta --remote https://host/archive pull",
         "mmmeta --metadir ./client --remote /srv/archive pull --json",

@@ -183,6 +183,10 @@ class State(ABC):
         """Return the SQL condition on a row of `files` that this column of the client's says yes; it is never NULL."""
         return f"files.{quote(mark)} IS 1"
 
+    def as_key(self, key: Key) -> Key:
+        """Return a document's key as its column has it."""
+        return key
+
     def is_unset(self, mark: str) -> str:
         """Return the SQL condition that `is_set` does not hold, in the words of the index of `index_mark`."""
         return f"files.{quote(mark)} IS NOT 1"

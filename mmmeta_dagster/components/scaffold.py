@@ -82,7 +82,7 @@ attributes:
     # minimum_interval_seconds: 30
     # default_status: running
   # archive: publisher/remote  # the publisher's asset
-  # state_db: data/NAME/state.db
+  # state_db: data/NAME/state.db  # or postgresql+psycopg://user@host/database?schema=NAME
   {_COMMON}  # downloads:  # documents to fetch, each one once
   #   dest: data/NAME/documents
   #   filters: {{document_type: contract}}

@@ -146,6 +146,10 @@ class PostgresState(State):
             return f"{column} IS TRUE"
         return f"coalesce({column} = 1, FALSE)" if kind in ("integer", "float") else "FALSE"
 
+    def as_key(self, key: Key) -> Key:
+        """See `State.as_key`."""
+        return key if self.key_kind == "integer" else str(key)
+
     def is_unset(self, mark: str) -> str:
         """See `State.is_unset`."""
         return (
