@@ -217,7 +217,7 @@ def test_the_exit_codes_are_in_one_table() -> None:
     assert codes == ["0", "1", "2", "130", "143"]
     epilog = cli.epilog or ""
     assert [code for code in codes if code not in epilog] == []
-    named = set(re.findall(r"`mmmeta ([a-z]+)`", text))
+    named = set(re.findall(r"`mmmeta ([a-z-]+)`", text))
     assert {name.split()[1] for name in COMMANDS} - named == set(), "the table of commands names each"
 
 
