@@ -207,6 +207,14 @@ def test_own_values_of_every_type_survive_in_any_order(shared: Metadir, saves: l
         expected = found
 
 
+def test_values_that_are_equal_but_not_the_same_replace_each_other(m: Metadir) -> None:
+    for value in (datetime.now(UTC), False, 0, 0.0, True, 1):
+        file = get(m)
+        file["own"] = value
+        file.save()
+        assert (get(m)["own"], type(get(m)["own"])) == (value, type(value))
+
+
 def test_a_date_becomes_text_and_an_object_stays_an_object(m: Metadir) -> None:
     file = get(m)
     file.update(day=date(2024, 5, 1), answer={"a": {"b": [1]}}, pair=(1, 2))

@@ -311,6 +311,4 @@ def kept_rescued(text: str | None, values: Mapping[str, Any], rescued: Mapping[s
     """Return the JSON of what has no column, after `values` were set: what was kept before, and `rescued` of these."""
     before = orjson.loads(text) if text else {}
     after = {name: value for name, value in before.items() if name not in values} | dict(rescued)
-    if after == before:
-        return text
     return orjson.dumps(after, option=orjson.OPT_SORT_KEYS).decode() if after else None
