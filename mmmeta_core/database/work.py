@@ -144,10 +144,11 @@ class Work:
                 f"WHERE {key} IN ({','.join(f':{name}' for name in names)}) AND {self.condition()} ORDER BY files.{key}",
                 {**names, **self.parameters()},
             ).fetchall()
+            until = self._until(lease)
             connection.executemany(
                 "INSERT INTO mmmeta_work (mark, key, worker, lease_until) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (mark, key) DO UPDATE SET worker = excluded.worker, lease_until = excluded.lease_until",
-                [(self.mark, row[0], self.worker, self._until(lease)) for row in rows],
+                [(self.mark, row[0], self.worker, until) for row in rows],
             )
             return [Claim(*row) for row in rows]
 
