@@ -556,7 +556,7 @@ class Metadir:
         """
         from mmmeta_core.doctor import Site, examine
 
-        places = (self.paths, self._state_file, self.files_root, self.remote)
+        places = (self.paths, self._place, self.files_root, self.remote)
         return examine(Site(*places, publishes=self._generates, writes=self._generates or write), seen)
 
     def verify(

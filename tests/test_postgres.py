@@ -626,3 +626,33 @@ def test_a_state_moves_to_the_server_and_back(tmp_path: Path, url: str) -> None:
     with mmmeta(tmp_path / "client", state_db=back) as again:
         own, failures, _ = told(again)
         assert (own["b"], failures) == (before[0]["b"], before[1])
+
+
+# --- the set-up
+
+
+def test_doctor_tells_of_the_server(tmp_path: Path, postgres: Postgres, url: str, sql: Any) -> None:
+    def said(state: str) -> tuple[str, str]:
+        with mmmeta(tmp_path, state_db=state) as m:
+            (check,) = [one for one in m.doctor().checks if one.name == "state db"]
+            return check.level, check.what
+
+    level, text = said(url)
+    assert (level, "is not there yet; the server has version" in text) == ("ok", True)
+    assert sql("SELECT count(*) FROM pg_namespace WHERE nspname = %s", place(url).schema) == [(0,)], (
+        "nothing is made"
+    )
+    with mmmeta(tmp_path, state_db=url) as m:
+        m.files.insert(content_hash="a")
+    assert "is at revision 0" in said(url)[1]
+    sql("DROP ROLE IF EXISTS looker")
+    sql("CREATE ROLE looker LOGIN")
+    assert "this user may not make it" in said(postgres.url("nowhere", user="looker"))[1]
+    sql(f'GRANT USAGE ON SCHEMA "{place(url).schema}" TO looker')
+    sql("GRANT SELECT ON mmmeta_info TO looker")
+    assert "can't be written to by this user" in said(url.replace("mmmeta@", "looker@"))[1]
+    sql("REVOKE ALL ON mmmeta_info FROM looker")
+    sql(f'REVOKE ALL ON SCHEMA "{place(url).schema}" FROM looker')
+    assert said("postgresql://mmmeta@127.0.0.1:1/x")[0] == "problem"
+    sql("UPDATE mmmeta_info SET value = '99' WHERE key = 'format'")
+    assert said(url)[0] == "problem"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from mmmeta_core.database.place import Place
 from mmmeta_core.errors import MmmetaError, RemoteUnreachableError
 from mmmeta_core.notebook import Shown
 from mmmeta_core.paths import Paths
@@ -50,14 +51,19 @@ class DoctorResult(Shown):
 
 @dataclass(frozen=True)
 class Site:
-    """What is looked at. `state_db` is None where it is no file; `writes` is whether the remote may be written to."""
+    """What is looked at. `state` is a file or on a server; `writes` is whether the remote may be written to."""
 
     paths: Paths
-    state_db: Path | None
+    state: Place
     files_root: Path
     remote: Remote | None
     publishes: bool
     writes: bool
+
+    @property
+    def state_db(self) -> Path | None:
+        """The file of the state db, None where it is on a server."""
+        return self.state if isinstance(self.state, Path) else None
 
     @property
     def base(self) -> Path:

@@ -15,10 +15,11 @@ from mmmeta_core.atomic import fsync_folder, temporary
 from mmmeta_core.config import Config
 from mmmeta_core.database import catalog as catalogs
 from mmmeta_core.database import sqlite_state as states
+from mmmeta_core.database.place import Server
 from mmmeta_core.database.sqlite import check_version, connect, get_value
 from mmmeta_core.doctor.checkup import Examination, Found, Site
 from mmmeta_core.doctor.mounts import is_network, mount_of
-from mmmeta_core.errors import CatalogError, ConfigError
+from mmmeta_core.errors import CatalogError, ConfigError, UnavailableError
 from mmmeta_core.legacy.layout import old_catalog, old_state, state_version
 from mmmeta_core.paths import NAME
 from mmmeta_core.signing import load_signer, load_trust
@@ -222,12 +223,50 @@ def _catalog(site: Site) -> Iterator[Found]:
 
 
 def _state(site: Site) -> Iterator[Found]:
-    if site.state_db is None:
-        yield "ok", "is a server's, see there", ""
-    elif old_state(site.paths, site.state_db) is not None:
+    if isinstance(site.state, Server):
+        yield from _state_server(site.state)
+    elif old_state(site.paths, site.state) is not None:
         yield "ok", "is still to be converted", ""
     else:
-        yield from _database(site.state_db, states.VERSION)
+        yield from _database(site.state, states.VERSION)
+
+
+def _state_server(server: Server) -> Iterator[Found]:
+    how = "docs/postgresql.md says what is needed"
+    try:
+        from mmmeta_core.database.postgres.standing import standing
+
+        found = standing(server)
+    except ImportError as error:
+        yield "problem", f"{server} needs psycopg ({error})", "pip install 'mmmeta[postgres]'"
+        return
+    except (CatalogError, UnavailableError) as error:
+        yield "problem", str(error), how
+        return
+    if found.theirs:
+        yield (
+            "problem",
+            f"{server} has a table files of another program",
+            "name another schema, as ?schema=name",
+        )
+    elif not found.is_readable:
+        yield (
+            "problem",
+            f"{server} has format {found.format}, which this mmmeta does not know",
+            "install a newer mmmeta",
+        )
+    elif found.format is None and not found.may_make:
+        yield (
+            "problem",
+            f"{server} is not there yet, and this user may not make it",
+            "GRANT CREATE to the user",
+        )
+    elif not found.may_write:
+        yield "problem", f"{server} can't be written to by this user", "GRANT the user all on its tables"
+    elif found.format is None:
+        yield "ok", f"{server} is not there yet; the server has version {found.version}", ""
+    else:
+        yield "ok", f"{server} is at revision {found.revision}; the server has version {found.version}", ""
 
 
 def _database(path: Path, newest: int) -> Iterator[Found]:
