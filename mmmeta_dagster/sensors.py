@@ -115,7 +115,11 @@ def _past(record: dg.RunRecord) -> PastRun:
 
 
 def identity_of(metadir: Metadir, key: str) -> str:
-    """Return what names this watch: client, archive and key. Nothing of it depends on Dagster's names."""
+    """Return what names this watch: client, archive and key. Nothing of it depends on Dagster's names.
+
+    Clients in containers may all have the same path; then the state db on a server tells them apart.
+    """
     remote = metadir.remote.url if metadir.remote else ""
-    text = "\n".join([str(metadir.path.resolve()), remote, key])
+    server = [metadir.state_name] if "://" in metadir.state_name else []
+    text = "\n".join([str(metadir.path.resolve()), remote, key, *server])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
