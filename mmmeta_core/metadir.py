@@ -166,7 +166,7 @@ class Metadir:
 
     @property
     def state_name(self) -> str:
-        """Where the state db is: its file, or its URL without a password."""
+        """Where the state db is, for people: its file, or server and schema."""
         return str(self._place)
 
     @property
