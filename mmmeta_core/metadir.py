@@ -165,6 +165,11 @@ class Metadir:
         return self._state_file is not None and path.resolve() == self._state_file.resolve()
 
     @property
+    def state_name(self) -> str:
+        """Where the state db is, for people: its file, or server and schema."""
+        return str(self._place)
+
+    @property
     def converted(self) -> tuple[Converted, ...]:
         """What of an older version's metadir this object's verbs have converted; see docs/upgrade.md."""
         return tuple(self._old.done)

@@ -115,7 +115,11 @@ def _past(record: dg.RunRecord) -> PastRun:
 
 
 def identity_of(metadir: Metadir, key: str) -> str:
-    """Return what names this watch: client, archive and key. Nothing of it depends on Dagster's names."""
+    """Return what names this watch: client, archive and key. Nothing of it depends on Dagster's names.
+
+    Clients in containers may all have the same path; then it is the state db, elsewhere, that tells them apart.
+    """
     remote = metadir.remote.url if metadir.remote else ""
-    text = "\n".join([str(metadir.path.resolve()), remote, key])
+    elsewhere = [metadir.state_name] if metadir.state_name != str(metadir.paths.state) else []
+    text = "\n".join([str(metadir.path.resolve()), remote, key, *elsewhere])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -15,6 +15,7 @@ import pytest
 from mmmeta_core import mmmeta
 from mmmeta_core.remotes import LocalRemote
 from mmmeta_dagster import MetadirResource, build_clients_sensor, build_store_sensor, client_assets
+from mmmeta_dagster.sensors import identity_of
 
 
 @dataclass
@@ -175,3 +176,15 @@ def test_a_client_without_a_remote_is_a_mistake(tmp_path: Path) -> None:
     context = dg.build_sensor_context(resources={"lonely": MetadirResource(path=str(tmp_path))})
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="'lonely' has no remote"):
         build_clients_sensor("watch", {"lonely": job}).evaluate_tick(context)
+
+
+def test_clients_in_containers_have_one_path_and_are_told_apart(tmp_path: Path) -> None:
+    def identity(state: str | None) -> str:
+        resource = MetadirResource(path=str(tmp_path), remote=str(tmp_path), state_db=state)
+        return identity_of(resource.open(), "remote_last_updated")
+
+    server = "postgresql+psycopg://user:%s@example.org/clients?schema=%s"
+    assert (
+        identity(server % ("old", "a")) == identity(server % ("new", "a")) != identity(server % ("old", "b"))
+    )
+    assert identity(None) != identity(server % ("old", "a"))

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from postgres import Postgres
 
 HERE = Path(__file__).parent
 
@@ -29,21 +30,14 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    from spread import servers
-
-    with servers.postgres() as url:
-        yield url
-
-
 @pytest.fixture
-def database(postgres_url: str) -> str:
+def database(postgres: Postgres) -> str:
     """The URL of an empty database, as libpq takes it."""
     import psycopg2
 
     name = f"d{uuid.uuid4().hex[:12]}"
-    with closing(psycopg2.connect(f"{postgres_url}/postgres")) as connection:
+    server = f"postgresql://mmmeta@127.0.0.1:{postgres.port}"
+    with closing(psycopg2.connect(f"{server}/postgres")) as connection:
         connection.autocommit = True
         connection.cursor().execute(f"CREATE DATABASE {name}")
-    return f"{postgres_url}/{name}"
+    return f"{server}/{name}"

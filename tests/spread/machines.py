@@ -28,8 +28,12 @@ def handle(file: File) -> None:
     )
 
 
-share = int(os.environ.get("MACHINES_SHARE", "100"))
-pipeline = Pipeline(handle, chunk=CHUNK, lease=3, spread=Spread(documents=share, steps=200))
+pipeline = Pipeline(
+    handle,
+    chunk=CHUNK,
+    lease=3,
+    spread=Spread(documents=int(os.environ.get("MACHINES_SHARE", "1")), steps=200),
+)
 defs = dg.Definitions(
     assets=client_assets("client", process={"imported": pipeline}),
     jobs=[dg.define_asset_job("imports", "*", executor_def=celery_executor)],

@@ -1,9 +1,7 @@
-"""Servers of these tests alone, on loopback and free ports, that leave nothing behind."""
+"""A Redis server of these tests alone, on loopback, that leaves nothing behind; and waiting."""
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import signal
 import socket
@@ -38,9 +36,9 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def serving(command: Sequence[str | Path], port: int, *, user: str | None = None) -> Iterator[None]:
+def serving(command: Sequence[str | Path], port: int) -> Iterator[None]:
     server = subprocess.Popen(
-        command, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
 
     def is_up() -> bool:
@@ -64,45 +62,3 @@ def redis() -> Iterator[str]:
     options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     with tempfile.TemporaryDirectory() as folder, serving([program, *options, "--dir", folder], port):
         yield f"redis://127.0.0.1:{port}"
-
-
-@contextmanager
-def postgres() -> Iterator[str]:
-    """Run a PostgreSQL server; give its URL, without the name of a database."""
-    found = Path("/usr/lib/postgresql").glob("*/bin/postgres")
-    by_version = sorted(found, key=lambda path: [int(number) for number in re.findall(r"\d+", str(path))])
-    on_path = shutil.which("postgres")
-    assert by_version or on_path, "there is no PostgreSQL server here: apt-get install postgresql"
-    programs = by_version[-1].parent if by_version else Path(str(on_path)).resolve().parent
-    user = "nobody" if os.geteuid() == 0 else None  # the server does not run as root
-    # Not below pytest's own folder, which only its user may enter.
-    with tempfile.TemporaryDirectory(prefix="mmmeta-postgres-", ignore_cleanup_errors=True) as folder:
-        if user:
-            shutil.chown(folder, user)
-        data = Path(folder) / "data"
-        options = ["--auth=trust", "--username=mmmeta", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
-        subprocess.run(
-            [programs / "initdb", *options, data],
-            user=user,
-            cwd=folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        port = free_port()
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "port": str(port),
-            "unix_socket_directories": "",
-            "fsync": "off",
-            "max_connections": "200",
-        }
-        server = [
-            programs / "postgres",
-            "-D",
-            data,
-            *(f"-c{name}={value}" for name, value in settings.items()),
-        ]
-        with serving(server, port, user=user):
-            ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-            until(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL")
-            yield f"postgresql://mmmeta@127.0.0.1:{port}"

@@ -27,7 +27,8 @@ KILLS = int(os.environ.get("SPREAD_KILLS", "8"))
 SEED = os.environ.get("SPREAD_SEED") or str(random.randrange(10**6))  # noqa: S311
 MACHINES = Path(__file__).with_name("machines.py")
 BIN = Path(sys.executable).parent
-VISIBILITY_SECONDS = 5
+SHARE = max(100, DOCUMENTS // 100)
+VISIBILITY_SECONDS = 5 + SHARE // 50
 PATIENCE = 60 + DOCUMENTS / 20
 
 
@@ -109,7 +110,8 @@ def places(
         "MACHINES_DATABASE": database,
         "MACHINES_REMOTE": f"s3://{bucket}/archive",
         "MACHINES_S3": s3_endpoint,
-        "MACHINES_STATE": str(tmp_path / "state.db"),
+        "MACHINES_SHARE": str(SHARE),
+        "MACHINES_STATE": f"{database.replace('postgresql:', 'postgresql+psycopg:')}?schema=client",
         "MACHINE": str(tmp_path / "nowhere"),
     }
     for name, value in names.items():

@@ -65,11 +65,12 @@ def test_the_definitions_run_on_celery(
     with mmmeta(tmp_path / "publisher", remote=archive) as publisher:
         publisher.files.insert_many({"content_hash": f"{n:03}", "title": f"t{n}"} for n in range(100))
         publisher.push()
+    url = database.replace("postgresql:", "postgresql+psycopg:")
     environment = {
         "ARCHIVE": str(archive),
         "MMMETA": str(tmp_path / "orchestrator"),
-        "MMMETA_STATE_DB": str(tmp_path / "state.db"),
-        "IMPORT_INTO": database.replace("postgresql:", "postgresql+psycopg2:"),
+        "MMMETA_STATE_DB": f"{url}?schema=client",
+        "IMPORT_INTO": url,
         "EXECUTOR": "celery",
         "CELERY_BROKER": f"{redis_url}/2",
         "CELERY_BACKEND": f"{redis_url}/3",
