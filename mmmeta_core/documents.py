@@ -230,7 +230,7 @@ def _fault(data: bytes, error: orjson.JSONDecodeError, max_depth: int) -> str:
         return f"not UTF-8 text (byte {undecodable.start})"
     if not data.strip():
         return "not valid JSON: the file is empty"
-    if error.msg.startswith(("depth limit", "Recursion limit")):
+    if error.msg.startswith(("depth limit", "Recursion limit", "array and object recursion")):
         return _too_deep(max_depth)
     return f"not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
 

@@ -121,8 +121,8 @@ def test_an_old_package_and_a_missing_one_are_problems(tmp_path: Path) -> None:
     checks = [check for check in json.loads(said.stdout)["checks"] if check["name"] == "packages"]
     assert [check["level"] for check in checks] == ["problem", "ok"]
     assert (checks[0]["what"], checks[0]["mend"]) == (
-        "click 7.0 is older than 8.1",
-        "pip install --upgrade 'click>=8.1'",
+        "click 7.0 is older than 8.2",
+        "pip install --upgrade 'click>=8.2'",
     )
     assert {"mmmeta", "sqlalchemy", "dataset", "boto3", "dagster"} <= set(
         checks[1]["what"].replace(",", "").split()
