@@ -131,6 +131,7 @@ def test_the_settings_of_the_readme_are_settings() -> None:
         include=("title", "document_type", "publisher:name"),
         required=("title",),
         types={"retrieved_at": "datetime"},
+        indexes=("document_type",),
         remote={"url": "https://archive.example.org/{file_name}"},
     )
 
