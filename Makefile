@@ -9,7 +9,7 @@ OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
 ON_POSTGRES := tests/test_concurrency.py tests/test_files.py tests/test_into.py tests/test_process.py tests/test_update.py \
-    tests/test_publish.py tests/test_status.py tests/test_file.py
+    tests/test_publish.py tests/test_shares.py tests/test_status.py tests/test_file.py
 
 .PHONY: run test test-postgres test-oldest test-crash test-daemon test-spread test-flips soak fuzz screenshots bench scale demo check dist format lint types layers clean
 
