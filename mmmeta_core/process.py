@@ -309,9 +309,9 @@ class _Run:
         """Return how many documents there are to do; with `free` only those that can be done now."""
         return self.files.count(self.condition(free=free), deleted=None, **self.filters)
 
-    def condition(self, *, free: bool = True) -> Any:
+    def condition(self, *, free: bool = True, few: bool = False) -> Any:
         """Return the condition of `Work` as SQLAlchemy takes it."""
-        return self.bound(self.work.condition(free=free))
+        return self.bound(self.work.condition(free=free, few=few))
 
     def bound(self, condition: str) -> Any:
         """Return a condition of `Work`'s as SQLAlchemy takes it, with its parameters."""
@@ -343,7 +343,8 @@ class _Run:
     def _take(self, filters: Mapping[str, Any], size: int) -> tuple[list[File], list[Claim]]:
         """Find and claim documents, so many at most."""
         unique = self.state.unique
-        found = list(self.files.find(self.condition(), deleted=None, **filters, order_by=unique, _limit=size))
+        due = self.condition(few=True)
+        found = list(self.files.find(due, deleted=None, **filters, order_by=unique, _limit=size))
         return found, self.work.claim([file.key for file in found], self.lease) if found else []
 
     def _chunk(self, files: list[File], claimed: list[Claim], pool: ThreadPoolExecutor | None) -> None:

@@ -20,10 +20,12 @@ from typing import Any
 import psycopg
 import pytest
 from postgres import Postgres, running
+from sqlalchemy import text
 
 from mmmeta_core import CatalogError, ColumnError, ConfigError, RefusedError, UnavailableError, mmmeta
 from mmmeta_core.database.place import Server, place
 from mmmeta_core.database.postgres import session as sessions
+from mmmeta_core.database.work import Work
 from mmmeta_core.files import File
 from mmmeta_core.metadir import Metadir
 
@@ -545,6 +547,22 @@ def test_killed_workers_give_back_what_they_had(
         # Again only what was in the hands of a process that was killed.
         assert len(pids) == 1 or set(pids) & killed, key
     assert sum(len(pids) - 1 for _, pids in handled) <= 5 * len(killed)
+
+
+def test_what_is_due_comes_from_an_index_in_the_order_of_keys(m: Metadir) -> None:
+    m.files.insert_many({"content_hash": f"{at:05d}"} for at in range(3_000))
+    m.files.process(lambda _: None, limit=2_900)
+    m.state.connection.execute("ANALYZE files")
+    work = Work(m.state, "imported")
+    for free in (False, True):
+        condition = text(work.condition(free=free, few=True))
+        if free:
+            condition = condition.bindparams(mmmeta_mark="imported", mmmeta_worker="me")
+        plan = m.files.explain(condition, deleted=None, order_by="content_hash", _limit=10)
+        assert any("Index Scan using mmmeta_due_" in line for line in plan), plan
+        assert not any("Sort" in line or "Join" in line for line in plan), plan
+    paged = m.files.explain(content_hash={">": "01000"}, deleted=None, order_by="content_hash", _limit=10)
+    assert any("Index Scan using files_pkey" in line for line in paged), paged
 
 
 # --- purge

@@ -167,6 +167,9 @@ class State(ABC):
     now_sql: str = ":mmmeta_now"
     """The time now, as all who share the database see it; the parameter is given when it is there."""
 
+    one_by_one: str = ""
+    """What ends a subquery that is to be asked for each row, and not joined for all of them at once."""
+
     def now(self) -> datetime:
         """Return the time now, as all who share the database see it."""
         return utcnow()

@@ -76,10 +76,11 @@ class Work:
 
     # --- what there is to do
 
-    def condition(self, *, free: bool = True) -> str:
+    def condition(self, *, free: bool = True, few: bool = False) -> str:
         """Return the SQL condition on a row of `files` that its document is to be done.
 
-        With `free` also that nobody else is at it and that no failure stands in the way. Its parameters, `:mmmeta_mark` and
+        With `free` also that nobody else is at it and that no failure stands in the way; `few` is for who takes the first
+        ones of many. Its parameters, `:mmmeta_mark` and
         others, come from `parameters`.
         """
         state, mine = self.state, f"w.mark = :mmmeta_mark AND w.key = files.{quote(self.state.unique)}"
@@ -99,7 +100,7 @@ class Work:
             f"{todo} AND NOT EXISTS (SELECT 1 FROM mmmeta_work w WHERE {mine} AND ("
             f"(w.lease_until > {state.now_sql} AND {state.differ('w.worker', ':mmmeta_worker')}) OR "
             f"((w.set_aside OR w.not_before > {state.now_sql}) AND "
-            f"{state.same('w.failed_version', 'files.__meta_last_updated')})))"
+            f"{state.same('w.failed_version', 'files.__meta_last_updated')})){state.one_by_one if few else ''})"
         )
 
     def claimed(self) -> str:

@@ -149,6 +149,10 @@ class PostgresTerms(Terms):
 
     def ordering(self, column: ColumnElement[Any], *, descending: bool) -> list[ColumnElement[Any]]:
         """Return what to sort by: NULL first, then numbers, then text."""
+        if (
+            column.key == self._unique
+        ):  # never NULL, and its index is in this order, which knows of no NULL first
+            return [column.desc() if descending else column.asc()]
         rescued = self._rescued(column)
         parts: list[ColumnElement[Any]] = [column]
         if rescued is not None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mmmeta_core.database.postgres.state import PostgresState
 
 _TABLE: Final = "mmmeta_merge"
+_MANY: Final = 5_000
+"""Rows that make the server's statistics wrong: without them it sorts a table to find the next few of its keys."""
 
 
 class Merge:
@@ -140,6 +142,8 @@ class Merge:
         left = self._forget_purged(session)
         written = self._copy(session, columns)
         gone = self._delete_missing(session) if moved else 0
+        if written >= _MANY:
+            session.execute("ANALYZE files")
         return {
             "added": added,
             "updated": written - added - deleted - restored,

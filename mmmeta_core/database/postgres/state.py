@@ -47,6 +47,8 @@ class PostgresState(State):
     """The state of one client, in a schema on a server. Any number of processes, on any machines, may share it."""
 
     now_sql = "clock_timestamp()"
+    # The server joins a subquery with the whole table before it takes the first rows, but not one with an offset.
+    one_by_one = " OFFSET 0"
 
     def __init__(self, server: Server, unique: str) -> None:
         super().__init__(unique)
