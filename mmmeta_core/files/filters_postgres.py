@@ -149,6 +149,10 @@ class PostgresTerms(Terms):
 
     def ordering(self, column: ColumnElement[Any], *, descending: bool) -> list[ColumnElement[Any]]:
         """Return what to sort by: NULL first, then numbers, then text."""
+        if not getattr(column, "nullable", True):
+            # The key. Of what can't be NULL too, the server sorts all rows that match rather than read an index, where
+            # it is asked for NULL first.
+            return [column.desc() if descending else column.asc()]
         rescued = self._rescued(column)
         parts: list[ColumnElement[Any]] = [column]
         if rescued is not None:
