@@ -116,3 +116,13 @@ def test_settings_of_an_archive_without_any(tmp_path: Path) -> None:
         worker.paths.config.write_text("metadata: {unique: id}")
         with pytest.raises(CatalogError, match="keyed by 'content_hash'"):
             worker.pull_settings()
+
+
+def test_a_chunk_is_found_by_an_index_and_not_by_sorting_all(tmp_path: Path) -> None:
+    with mmmeta(tmp_path / "metadir") as m:
+        m.files.insert_many({"content_hash": f"{number:06}", "title": "t" * 200} for number in range(5000))
+        m.files.process(nothing, limit=1)
+        plan = " ".join(m.files.explain({"content_hash": {">": "000100"}}, order_by="content_hash", _limit=2))
+    assert "INDEX" in plan.upper()
+    assert "Sort" not in plan
+    assert "TEMP B-TREE" not in plan

@@ -149,9 +149,8 @@ class PostgresTerms(Terms):
 
     def ordering(self, column: ColumnElement[Any], *, descending: bool) -> list[ColumnElement[Any]]:
         """Return what to sort by: NULL first, then numbers, then text."""
-        if (
-            column.key == self._unique
-        ):  # never NULL, and its index is in this order, which knows of no NULL first
+        if column.key == self._unique:
+            # Never NULL; its index is in an order that knows of no NULL first, so the server would sort all that match.
             return [column.desc() if descending else column.asc()]
         rescued = self._rescued(column)
         parts: list[ColumnElement[Any]] = [column]
