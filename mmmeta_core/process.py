@@ -24,6 +24,7 @@ from mmmeta_core.database.state import State, check_values
 from mmmeta_core.database.work import Claim, On, OnChange, Work
 from mmmeta_core.errors import ConfigError, MmmetaError, UnavailableError
 from mmmeta_core.files import File, Files
+from mmmeta_core.notebook import Shown
 from mmmeta_core.trouble import explained_database
 from mmmeta_core.types import Key, Progress, format_time, parse_time
 
@@ -83,7 +84,7 @@ class ProcessOptions:
 
 
 @dataclass(frozen=True)
-class ProcessResult:
+class ProcessResult(Shown):
     """What came of it. `left` matching documents are not done: due later, set aside, or someone else is at them.
 
     `set_aside` were given up by this run, they are among the `failed`.

@@ -165,7 +165,6 @@ def test_the_shell_lines_of_the_readme_run(tmp_path: Path, shell: dict[str, str]
 
 def test_the_sixty_seconds_of_the_readme(tmp_path: Path, shell: dict[str, str]) -> None:
     write_archive(tmp_path / "documents")
-    (tmp_path / "archive").mkdir()
     (block,) = re.findall(r"^```console\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     told = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
     assert len(told) == 11
