@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -39,6 +40,8 @@ class Reading(ABC):
         with self._lock:
             if self._database is None:
                 self._database = self._connected()
+                # Who forgets to close leaves nothing open.
+                weakref.finalize(self, self._database.close)
             if self._table is None or self._version != version:
                 fresh = dataset.Table(self._database, "files")
                 fresh.columns  # noqa: B018 - looked at here, or two threads would each have columns of their own

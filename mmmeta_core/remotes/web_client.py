@@ -110,7 +110,8 @@ def _held(ip: _IP) -> Iterator[_IP]:
 
 
 def _is_public(ip: _IP) -> bool:
-    return ip.is_global and (ip.version == 4 or ip in _UNICAST)
+    # Of one that leads to IPv4 it is that which counts, and Python 3.13 takes none of these for global.
+    return (ip.is_global or ip in _EMBEDS[-1][0]) and (ip.version == 4 or ip in _UNICAST)
 
 
 def _plain(host: str) -> str:
