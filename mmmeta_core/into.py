@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -101,6 +102,8 @@ class IntoDatabase:
             if self._opened is None:
                 options = {"timeout": 60} if self._url.get_backend_name() == "sqlite" else {}
                 self._opened = create_engine(self._url, hide_parameters=True, connect_args=options)
+                # Who forgets to close leaves nothing open.
+                weakref.finalize(self, self._opened.dispose)
             return self._opened
 
     # --- rows
