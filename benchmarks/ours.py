@@ -8,6 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+# Verbs load what they need with their first call, which is in the whole commands; the jobs are those of a process that runs.
+import mmmeta_core.generate
+import mmmeta_core.standing
+import mmmeta_core.sync.pull
+import mmmeta_core.sync.push
+import mmmeta_core.update  # noqa: F401
 from mmmeta_core import Metadir, mmmeta
 from mmmeta_core.remotes import LocalRemote
 
