@@ -51,8 +51,12 @@ def connect(path: Path, *, pragmas: Mapping[str, str]) -> sqlite3.Connection:
             isolation_level=None,
             check_same_thread=False,
         )
-        for name, value in {**GUARDS, **pragmas}.items():
-            _set(connection, name, value)
+        try:
+            for name, value in {**GUARDS, **pragmas}.items():
+                _set(connection, name, value)
+        except BaseException:
+            connection.close()
+            raise
     except sqlite3.Error as error:
         if _is_busy(error):
             raise _busy(path) from error

@@ -185,6 +185,8 @@ def _database(path: Path, kind: _Kind, report: Report, deep: bool) -> Iterator[s
         flaw = Finding(str(path), "can't be used", str(error), kind.damaged)
     except sqlite3.DatabaseError as error:
         if _is_busy(error):
+            if connection is not None:
+                connection.close()
             raise
         mend = f"check its permissions; if it is damaged, {kind.mend}"
         flaw = Finding(str(path), f"can't be read ({error})", mend, kind.damaged)
