@@ -30,7 +30,7 @@ from mmmeta_core import mmmeta
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 WIRE = Path(__file__).with_name("wire.py")
 BEGIN, END = "<!-- transfers -->", "<!-- /transfers -->"
-LOADS = {"1,000 × 50 KB": (1_000, 50_000), "1 × 200 MB": (1, 200_000_000)}
+LOADS = {"1,000 of 50 KB": (1_000, 50_000), "1 of 200 MB": (1, 200_000_000)}
 THREADS = 8
 WANTED = "1.3"
 COMMAND = Path(sys.executable).with_name("mmmeta")
