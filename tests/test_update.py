@@ -240,6 +240,39 @@ def test_the_state_of_another_archive_keeps_what_is_ones_own(
         assert len(m.files) == 2
 
 
+def test_a_machine_that_has_not_pulled_yet_deletes_nothing_of_a_state_that_it_shares(
+    publisher: Metadir, client: Metadir, tmp_path: Path, remote: Path
+) -> None:
+    own(client, "a", imported=True)
+    state = f"{client.state.url}?schema={client.state.server.schema}" if ON_POSTGRES else client.state.path
+    with mmmeta(tmp_path / "fresh", remote=remote, state_db=state) as fresh:
+        fresh.pull_settings()
+        updated = fresh.update()
+        assert (updated.deleted, updated.revision, len(fresh.files)) == (0, 1, 3)
+        assert not client.poll().changed
+        assert not fresh.poll().changed
+        publisher.files.delete(content_hash="b")
+        publisher.push()
+        assert fresh.sync().updated.deleted == 1
+        assert row(fresh, "a")["imported"] is True
+
+
+def test_an_archive_that_begins_where_a_local_one_was_is_compared_as_a_whole(tmp_path: Path) -> None:
+    """The state has documents of a catalog that was never published, and that is gone."""
+    (tmp_path / "remote").mkdir()
+    with mmmeta(tmp_path / "other", remote=tmp_path / "remote") as other:
+        other.files.insert(content_hash="theirs")
+        other.push()
+    with mmmeta(tmp_path / "m", remote=tmp_path / "remote") as m:
+        m.files.insert(content_hash="local")
+        own(m, "local", imported=True)
+        m.close()
+        m.paths.meta.unlink()
+        result = m.sync().updated
+        assert (result.added, result.deleted) == (1, 1)
+        assert row(m, "local")["imported"] is True
+
+
 @pytest.mark.parametrize(("remote", "error"), [(None, CatalogError), ("nowhere", RemoteNotFoundError)])
 def test_updating_what_is_not_there_says_so(
     tmp_path: Path, remote: str | None, error: type[Exception]

@@ -29,7 +29,16 @@ from mmmeta_core.database.sqlite import (
     table_columns,
     upsert_rows,
 )
-from mmmeta_core.database.state import Merged, Owner, State, index_name, kept_rescued
+from mmmeta_core.database.state import (
+    TABLES,
+    Merged,
+    Owner,
+    State,
+    index_name,
+    is_unpulled,
+    kept_rescued,
+    nothing_merged,
+)
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.trouble import explained, explained_database
 from mmmeta_core.types import Key, Kind, Row, format_time, utcnow
@@ -64,14 +73,6 @@ _SCHEMA: Final = (
   folder TEXT NOT NULL, folded TEXT NOT NULL, name TEXT NOT NULL, key NOT NULL,
   PRIMARY KEY (folder, folded)
 ) WITHOUT ROWID""",
-)
-_TABLES: Final = (
-    "files",
-    "mmmeta_info",
-    "mmmeta_columns",
-    "mmmeta_work",
-    "mmmeta_pipelines",
-    "mmmeta_downloads",
 )
 
 
@@ -141,6 +142,8 @@ class SqliteState(State):
                 f"the catalog is keyed by {info.get('unique')!r}, {self.path} by {self.unique!r}"
             )
         known = dict(connection.execute("SELECT key, value FROM mmmeta_info"))
+        if is_unpulled(info, known):
+            return nothing_merged(known)
         archive = info.get("archive")
         moved = everything or ("archive" in known and archive != known["archive"])
         moved = moved or (verified and not known.get("verified"))
@@ -363,7 +366,7 @@ class SqliteState(State):
         with atomic(connection):
             kept = get_value(connection, "mmmeta_info", "unique")
             if kept != self.unique and connection.execute("SELECT 1 FROM files").fetchone() is None:
-                for table in _TABLES:
+                for table in TABLES:
                     connection.execute(f"DROP TABLE {table}")
                 self._create(connection)
                 set_format(connection, VERSION)

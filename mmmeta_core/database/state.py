@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import orjson
 
@@ -83,6 +83,31 @@ class Merged:
     purged_downloads: tuple[str, ...]
 
 
+TABLES: Final = (
+    "files",
+    "mmmeta_info",
+    "mmmeta_columns",
+    "mmmeta_work",
+    "mmmeta_pipelines",
+    "mmmeta_downloads",
+)
+"""The tables of a state, in each database."""
+
+
+def is_unpulled(info: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether a catalog has nothing of an archive yet, and the state has: it is a machine's that is to pull first.
+
+    What such a catalog lacks was not deleted by anybody. `info` and `known` are what `mmmeta_info` says in the two.
+    """
+    return info.get("archive") is None and known.get("archive") is not None
+
+
+def nothing_merged(known: Mapping[str, Any]) -> Merged:
+    """Return what came of a merge that changed nothing."""
+    clashes = tuple(orjson.loads(known.get("clashes") or "[]"))
+    return Merged(0, 0, 0, 0, 0, int(known.get("revision") or 0), clashes, (), ())
+
+
 class State(ABC):
     """The state of one client. May be used by many threads, each with a connection of its own, opened when first used."""
 
@@ -127,7 +152,7 @@ class State(ABC):
         Looks only at rows of revisions that were not merged before, and at local changes that wait for their
         publication; at all rows with `everything`, and when the catalog is of another archive than last time or is the
         first one that is `verified`, which is that trusted signatures cover it. Then documents that the catalog does not
-        have are soft-deleted here, so no state is lost.
+        have are soft-deleted here, so no state is lost. A catalog of a machine that has not pulled yet changes nothing.
         """
 
     @abstractmethod

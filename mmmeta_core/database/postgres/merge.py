@@ -16,7 +16,7 @@ from mmmeta_core.database.postgres.schema import locked
 from mmmeta_core.database.postgres.session import Session
 from mmmeta_core.database.postgres.values import LONGEST_KEY, fit
 from mmmeta_core.database.sqlite import connect, quote, set_values
-from mmmeta_core.database.state import Merged
+from mmmeta_core.database.state import Merged, is_unpulled, nothing_merged
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.types import Key, Kind, format_time
 
@@ -53,12 +53,14 @@ class Merge:
                 f"the catalog is keyed by {info.get('unique')!r}, {self.state.name} by {self.state.unique!r}"
             )
         known = dict(session.execute("SELECT key, value FROM mmmeta_info").fetchall())
+        if is_unpulled(info, known):
+            return nothing_merged(known)
         revision, merged = int(info.get("revision", 0)), int(known.get("revision") or 0)
         archive = info.get("archive")
-        moved = self.everything or (known.get("archive") is not None and archive != known["archive"])
+        moved = self.everything or ("archive" in known and archive != known["archive"])
         moved = moved or (self.verified and known.get("verified") != "1")
         if revision < merged and not moved:
-            return self._nothing(merged, known)
+            return nothing_merged(known)
         whole = moved or not revision
         self._select(catalog, -1 if whole else merged)
         kinds: dict[str, Kind] = dict(catalog.execute("SELECT name, kind FROM mmmeta_columns"))
@@ -78,19 +80,14 @@ class Merge:
             "verified": str(int(self.verified)),
             "clashes": orjson.dumps(clashes).decode(),
         }
-        set_values(
-            session, "mmmeta_info", {name: value for name, value in notes.items() if known.get(name) != value}
-        )
+        changed = {name: value for name, value in notes.items() if name not in known or known[name] != value}
+        set_values(session, "mmmeta_info", changed)
         return Merged(
             **counts,
             revision=revision,
             clashes=tuple(clashes),
             new_clashes=tuple(name for name in clashes if name not in before),
         )
-
-    def _nothing(self, revision: int, known: Mapping[str, Any]) -> Merged:
-        clashes = tuple(orjson.loads(known.get("clashes") or "[]"))
-        return Merged(0, 0, 0, 0, 0, revision, clashes, (), ())
 
     def _select(self, catalog: sqlite3.Connection, cursor: int) -> None:
         key = quote(self.state.unique)

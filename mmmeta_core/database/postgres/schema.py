@@ -8,20 +8,13 @@ from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, STATE_B
 from mmmeta_core.database.postgres.session import Session
 from mmmeta_core.database.postgres.values import TYPES
 from mmmeta_core.database.sqlite import quote, set_values
+from mmmeta_core.database.state import TABLES
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.writer import WRITER, newer_format
 
 FORMAT: Final = 1
 """What `mmmeta_info` says under `format`."""
 
-TABLES: Final = (
-    "files",
-    "mmmeta_info",
-    "mmmeta_columns",
-    "mmmeta_work",
-    "mmmeta_pipelines",
-    "mmmeta_downloads",
-)
 _KEY: Final = TYPES["text"]
 _BOOKKEEPING: Final = ", ".join(
     # What found no column is JSON as it was: jsonb can't hold each text.
