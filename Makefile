@@ -45,10 +45,10 @@ test-spread: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group spread
 	$(if $(DOCUMENTS),SPREAD_DOCUMENTS=$(DOCUMENTS)) $(if $(KILLS),SPREAD_KILLS=$(KILLS)) $(BIN)/python -m pytest -m spread tests/spread
 
-# make bench N="1000 10000" ROUNDS=5, and WRITE=--write for docs/performance.md
+# make bench N="1000 10000" ROUNDS=5, and WRITE=--write for docs/performance.md. Of more than FILES documents only catalogs are built.
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
-	$(BIN)/python -m benchmarks $(N) --rounds $(or $(ROUNDS),5) --originals $(WRITE)
+	$(BIN)/python -m benchmarks $(N) --rounds $(or $(ROUNDS),5) $(if $(FILES),--files $(FILES)) --others $(WRITE)
 
 # What verbs take with catalogs of so many rows: make scale N="1000000 10000000" WRITE=--write; ten million need 40 GB of disk
 scale: $(STAMP)

@@ -6,16 +6,28 @@ import hashlib
 import os
 import random
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 FOLDER_SIZE = 1_000
+CHANGED = 10
 TYPES = ("contract", "invoice", "letter", "minutes", "report", "tender", "plan", "permit")
 WORDS = tuple(hashlib.md5(str(n).encode()).hexdigest()[: 4 + n % 7] for n in range(400))
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def key_of(number: int) -> str:
+    return hashlib.sha1(f"document {number}".encode()).hexdigest()
+
+
+def place(number: int) -> str:
+    """Return the path of a document's metadata file."""
+    return f"{number // FOLDER_SIZE:05}/{key_of(number)}.pdf.json"
 
 
 def document(number: int, version: int = 0) -> dict[str, Any]:
@@ -24,11 +36,11 @@ def document(number: int, version: int = 0) -> dict[str, Any]:
     def text(words: int) -> str:
         return " ".join(chance.choices(WORDS, k=words))
 
-    key = hashlib.sha1(f"document {number}".encode()).hexdigest()
+    key = key_of(number)
     at = BEGIN + timedelta(minutes=7 * number)
     return {
         "content_hash": key,
-        "file_name": f"{number // FOLDER_SIZE:05}/{key}.pdf",
+        "file_name": place(number).removesuffix(".json"),
         "title": text(8),
         "document_type": TYPES[number % len(TYPES)],
         "reference": f"{number:08}",
@@ -56,7 +68,7 @@ def document(number: int, version: int = 0) -> dict[str, Any]:
 def write(root: Path, number: int, version: int = 0, *, age: float = 3_600) -> int:
     """Write the metadata file of a document, as a new file; return its bytes. It is so many seconds old."""
     values = document(number, version)
-    path = root / f"{values['file_name']}.json"
+    path = root / place(number)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = orjson.dumps(values, option=orjson.OPT_INDENT_2)
     draft = path.with_name(".draft")
@@ -72,9 +84,14 @@ def build(root: Path, documents: int) -> None:
         write(root, number)
 
 
-def change(root: Path, documents: int, step: int, *, changed: int = 10, added: int = 10) -> None:
-    """Change some documents, spread over the archive, and add others behind the last."""
-    for number in range(changed):
-        write(root, number * max(documents // changed, 1), version=step, age=1_800)
-    for number in range(added):
-        write(root, documents + (step - 1) * added + number, age=1_800)
+def change(root: Path, documents: int, step: int) -> None:
+    """Change ten documents, spread over the archive, and add ten others behind the last."""
+    for number in changes(documents, step):
+        write(root, number, version=step if number < documents else 0, age=1_800)
+
+
+def changes(documents: int, step: int) -> Iterator[int]:
+    """Yield the numbers of the documents that this step changes, then of those that it adds."""
+    yield from islice(range(0, documents, max(documents // CHANGED, 1)), CHANGED)
+    first = documents + (step - 1) * CHANGED
+    yield from range(first, first + CHANGED)

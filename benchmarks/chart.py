@@ -9,16 +9,16 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib import pyplot
 
-from benchmarks.measure import Results
+from benchmarks.report import Measured
 
 SHOWN = ("generate, cold", "generate, nothing changed", "update, cold", "update, nothing new", "iterate all")
 
 
-def draw(results: Results, path: Path) -> None:
+def draw(found: dict[int, Measured], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 5))
     for number, job in enumerate(SHOWN):
         for contestant, style in (("ours", "-o"), ("floor", ":")):
-            points = [(size, results.get(size, job, contestant)) for size in results.sizes()]
+            points = [(size, one.get(job, contestant)) for size, one in found.items()]
             sizes = [size for size, seconds in points if seconds is not None]
             seconds = [seconds for _, seconds in points if seconds is not None]
             label = job if contestant == "ours" else None

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from benchmarks import archive
+
 Clock = Any
-COLUMNS = 23
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -38,8 +41,7 @@ def read(path: str) -> dict[str, Any]:
         return dict(flat(orjson.loads(file.read())))
 
 
-def _insert(database: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
-    names = list(rows[0])
+def _insert(database: sqlite3.Connection, names: list[str], rows: Iterable[dict[str, Any]]) -> None:
     columns = ",".join(f'"{name}"' for name in names)
     updates = ",".join(f'"{name}"=excluded."{name}"' for name in names)
     database.executemany(
@@ -49,17 +51,28 @@ def _insert(database: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
     )
 
 
+def _fill(database: sqlite3.Connection, rows: Iterator[dict[str, Any]]) -> None:
+    first = next(rows)
+    columns = ",".join(f'"{name}"' for name in first if name != "content_hash")
+    database.execute(f"CREATE TABLE files (content_hash PRIMARY KEY, {columns}, revision DEFAULT 1)")
+    database.execute("CREATE TABLE seen (path PRIMARY KEY, size, mtime) WITHOUT ROWID")
+    _insert(database, list(first), chain([first], rows))
+
+
+def build(base: Path, clock: Clock) -> None:
+    """The rows of generate_cold without files to read them from."""
+    with closing(sqlite3.connect(base / "floor.db")) as database:
+        _fill(database, (dict(flat(archive.document(at))) for at in range(clock.options["documents"])))
+        database.commit()
+
+
 def generate_cold(base: Path, clock: Clock) -> None:
     """scandir, read, parse, executemany; note size and time of each file for the next run."""
     clock.start()
     database = sqlite3.connect(base / "floor.db", isolation_level=None)
     entries = list(scan(base / "documents"))
-    rows = [read(entry.path) for entry in entries]
-    columns = ",".join(f'"{name}"' for name in rows[0] if name != "content_hash")
     database.execute("BEGIN")
-    database.execute(f"CREATE TABLE files (content_hash PRIMARY KEY, {columns}, revision DEFAULT 1)")
-    database.execute("CREATE TABLE seen (path PRIMARY KEY, size, mtime) WITHOUT ROWID")
-    _insert(database, rows)
+    _fill(database, (read(entry.path) for entry in entries))
     _note(database, entries)
     database.execute("COMMIT")
     database.close()
@@ -83,7 +96,8 @@ def generate_again(base: Path, clock: Clock) -> None:
             new.append(entry)
     if new:
         database.execute("BEGIN")
-        _insert(database, [{**read(entry.path), "revision": 2} for entry in new])
+        rows = [{**read(entry.path), "revision": 2} for entry in new]
+        _insert(database, list(rows[0]), rows)
         _note(database, new)
         database.execute("COMMIT")
     database.close()

@@ -12,26 +12,29 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+Medians = dict[str, dict[str, dict[str, float]]]
+"""By job, contestant and what: seconds, memory, requests, bytes."""
+
 CHILD = Path(__file__).with_name("child.py")
 
 
-def measure(python: Path, contestant: str, job: str, base: Path, **options: Any) -> dict[str, float] | None:
-    """Run a job; None where the contestant has none of this name or can't do it."""
-    source = CHILD.with_name(f"{contestant}.py").read_text(encoding="utf-8")
+class JobError(Exception):
+    """A job ended with an error; the message is what it said."""
+
+
+def measure(python: Path, module: str, job: str, base: Path, **options: Any) -> dict[str, float] | None:
+    """Run a job of a module beside this one; None where it has none of this name. Raises `JobError`."""
+    source = CHILD.with_name(f"{module}.py").read_text(encoding="utf-8")
     if f"def {job}(" not in source and f"{job} =" not in source:
         return None
     done = subprocess.run(
-        [python, "-W", "ignore", CHILD, contestant, job, base, json.dumps(options)],
+        [python, "-W", "ignore", CHILD, module, job, base, json.dumps(options)],
         capture_output=True,
         text=True,
         cwd=base,
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["?"])[-1]
-        if contestant != "original":
-            raise SystemExit(f"{contestant}: {job} failed\n{done.stderr}")
-        print(f"{python.parent.parent.name}: {job} failed: {last}")
-        return None
+        raise JobError(f"{module}: {job} failed\n{done.stderr}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -46,22 +49,24 @@ def whole_command(arguments: Sequence[str | Path] | None) -> dict[str, float]:
 
 
 class Results:
-    """All that was measured, by size, job and contestant."""
+    """All that was measured with an archive of one size, by job and contestant."""
 
     def __init__(self) -> None:
-        self._found: defaultdict[tuple[int, str, str], list[dict[str, float]]] = defaultdict(list)
+        self._found: defaultdict[str, defaultdict[str, list[dict[str, float]]]]
+        self._found = defaultdict(lambda: defaultdict(list))
 
-    def add(self, size: int, job: str, contestant: str, found: dict[str, float] | None) -> None:
+    def add(self, job: str, contestant: str, found: dict[str, float] | None) -> None:
         if found is not None:
-            self._found[size, job, contestant].append(found)
+            self._found[job][contestant].append(found)
 
-    def jobs(self, size: int) -> list[str]:
-        return list(dict.fromkeys(job for at, job, _ in self._found if at == size))
+    def medians(self) -> Medians:
+        """Return the median of each number that was measured."""
+        return {
+            job: {name: _medians(rounds) for name, rounds in contestants.items()}
+            for job, contestants in self._found.items()
+        }
 
-    def sizes(self) -> list[int]:
-        return list(dict.fromkeys(size for size, _, _ in self._found))
 
-    def get(self, size: int, job: str, contestant: str, what: str = "seconds") -> float | None:
-        """Return the median of what was measured."""
-        found = [one[what] for one in self._found.get((size, job, contestant), []) if what in one]
-        return median(found) if found else None
+def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    whats = dict.fromkeys(what for one in rounds for what in one)
+    return {what: median(one[what] for one in rounds if what in one) for what in whats}

@@ -14,7 +14,10 @@ import mmmeta_core.standing
 import mmmeta_core.sync.pull
 import mmmeta_core.sync.push
 import mmmeta_core.update  # noqa: F401
+from benchmarks import archive
 from mmmeta_core import Metadir, mmmeta
+from mmmeta_core.database.catalog import Change, open_catalog
+from mmmeta_core.database.columns import Columns
 from mmmeta_core.remotes import LocalRemote
 
 Clock = Any
@@ -51,6 +54,24 @@ def publisher(base: Path) -> Iterator[Metadir]:
 def client(base: Path) -> Iterator[Metadir]:
     with mmmeta(base / "client", remote=base / "remote") as m:
         yield m
+
+
+def build(base: Path, clock: Clock) -> None:
+    """The rows of generate_cold without files to read them from, waiting for their publication."""
+    with publisher(base) as m:
+        m.paths.root.mkdir(parents=True)
+        with open_catalog(m.paths.meta, "content_hash") as catalog:
+            columns = catalog.columns()
+            columns.fit(
+                archive.document(0)
+            )  # so that `stage` makes the columns before it asks for the first document
+            catalog.stage(_changes(columns, clock.options["documents"]), columns)
+
+
+def _changes(columns: Columns, documents: int) -> Iterator[Change]:
+    for number in range(documents):
+        values = archive.document(number)
+        yield Change(values.pop("content_hash"), columns.fit(values).row)
 
 
 def generate_cold(base: Path, clock: Clock) -> None:

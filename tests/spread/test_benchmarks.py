@@ -18,6 +18,19 @@ def run(*arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_bench() -> None:
+    lines = run("benchmarks", "40", "50", "--rounds", "1", "--files", "40")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    moved = {row[0]: row[1:6] for row in rows if row[0].startswith("pull") and ":" in row[0]}
+    assert list(moved.values())[1:] == [
+        ["3", "3", "1.00", "≤ segments + 2", "yes"],
+        ["1", "1", "1.00", "1", "yes"],
+        ["0", "0", "", "0", "yes"],
+    ]
+    assert [row[0] for row in rows].count("update, cold") == 2
+    assert [row[0] for row in rows].count("generate, cold") == 1, "a catalog without files is not generated"
+
+
 def test_many() -> None:
     lines = run("benchmarks.many", "3", "2", "--rounds", "1")
     assert len(lines) == 5
