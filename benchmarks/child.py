@@ -16,11 +16,21 @@ class Clock:
         self.options = options
         self.found = {}
         self._started = 0.0
+        self._profile = None
+        if "profile" in options:
+            from cProfile import Profile
+
+            self._profile = Profile()
 
     def start(self):
         self._started = time.perf_counter()
+        if self._profile:
+            self._profile.enable()
 
     def stop(self):
+        if self._profile:
+            self._profile.disable()
+            self._profile.dump_stats(self.options["profile"])
         self.found["seconds"] = time.perf_counter() - self._started
 
     def note(self, **values):

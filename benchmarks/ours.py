@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 # Verbs load what they need with their first call, which is in the whole commands; the jobs are those of a process that runs.
+import mmmeta_core.database.sqlite_state
 import mmmeta_core.generate
 import mmmeta_core.standing
 import mmmeta_core.sync.pull

@@ -47,7 +47,7 @@ def keep(size: int, measured: Measured) -> None:
 
 
 def table(measured: Measured) -> str:
-    return _markdown(HEAD, (_cells(row, measured) for row in ROWS.values() if row.shown in measured.medians))
+    return markdown(HEAD, (_cells(row, measured) for row in ROWS.values() if row.shown in measured.medians))
 
 
 def _cells(row: Row, measured: Measured) -> Iterator[str]:
@@ -78,10 +78,10 @@ def memory(found: dict[int, Measured]) -> str:
     lines = (
         [job, *(_amount(one.get(job, "ours", "memory"), "memory") for one in found.values())] for job in shown
     )
-    return _markdown(["memory of", *(f"{size:,}" for size in found)], lines)
+    return markdown(["memory of", *(f"{size:,}" for size in found)], lines)
 
 
-def _markdown(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+def markdown(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
     head = list(head)
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -119,7 +119,7 @@ def write() -> None:
 
 
 def put(begin: str, end: str, text: str) -> None:
-    """Put a text between two marks of docs/performance.md."""
+    """Put a text between two marks, which docs/performance.md has."""
     before, rest = PAGE.read_text(encoding="utf-8").split(begin)
     after = rest.split(end)[1]
     PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
