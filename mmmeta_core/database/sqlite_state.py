@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -74,6 +74,17 @@ _SCHEMA: Final = (
   PRIMARY KEY (folder, folded)
 ) WITHOUT ROWID""",
 )
+
+
+_NONE: Final[Mapping[str, Any]] = {
+    "added": 0,
+    "updated": 0,
+    "unchanged": 0,
+    "deleted": 0,
+    "restored": 0,
+    "purged_downloads": (),
+}
+"""What a merge counts that finds nothing."""
 
 
 class SqliteState(State):
@@ -152,8 +163,45 @@ class SqliteState(State):
         cursor = -1 if whole else int(known.get("revision", 0))
         kinds = dict(connection.execute("SELECT name, kind FROM meta.mmmeta_columns"))
         clashes = self._adopt_columns(kinds)
+        news = whole or self._has_news(connection, cursor)
+        counts = self._merge_rows(connection, catalog, kinds, clashes, cursor) if news else _NONE
+        gone = self._delete_missing(connection) if moved else 0
+        store = orjson.dumps(dict(connection.execute("SELECT key, value FROM meta.mmmeta_store"))).decode()
+        notes = {
+            "archive": archive,
+            "revision": info.get("revision", 0),
+            "store": store,
+            "verified": int(verified),
+            "clashes": orjson.dumps(clashes).decode(),
+        }
+        changed = {name: value for name, value in notes.items() if name not in known or known[name] != value}
+        set_values(connection, "mmmeta_info", changed)
+        before = orjson.loads(known.get("clashes") or "[]")
+        return Merged(
+            **{**counts, "deleted": counts["deleted"] + gone},
+            revision=int(info.get("revision", 0)),
+            clashes=tuple(clashes),
+            new_clashes=tuple(name for name in clashes if name not in before),
+        )
+
+    def _has_news(self, connection: sqlite3.Connection, cursor: int) -> bool:
+        """Whether the catalog has documents that are newer, or wait for their publication."""
+        (found,) = connection.execute(
+            "SELECT EXISTS(SELECT 1 FROM meta.files WHERE __revision > ?) OR EXISTS(SELECT 1 FROM meta.mmmeta_pending)",
+            (cursor,),
+        ).fetchone()
+        return bool(found)
+
+    def _merge_rows(
+        self,
+        connection: sqlite3.Connection,
+        catalog: Path,
+        kinds: Mapping[str, Kind],
+        clashes: Collection[str],
+        cursor: int,
+    ) -> Mapping[str, Any]:
         columns = [name for name in self._published(connection) if name not in clashes]
-        key, now = quote(self.unique), format_time(utcnow())
+        key = quote(self.unique)
         connection.execute("DROP TABLE IF EXISTS temp.changed")
         connection.execute(
             f"CREATE TEMP TABLE changed AS SELECT {key} AS key FROM meta.files WHERE __revision > ? "
@@ -169,29 +217,16 @@ class SqliteState(State):
         source = f"temp.changed AS c JOIN meta.files AS m ON m.{key} = c.key"
         check_documents(connection, catalog, self.unique, kinds, source)
         left = self._forget_purged(connection)
-        written = self._copy(connection, columns, now)
-        gone = self._delete_missing(connection, now) if moved else 0
+        written = self._copy(connection, columns, format_time(utcnow()))
         connection.execute("DROP TABLE temp.changed")
-        store = orjson.dumps(dict(connection.execute("SELECT key, value FROM meta.mmmeta_store"))).decode()
-        merged = {
-            "archive": archive,
-            "revision": info.get("revision", 0),
-            "store": store,
-            "verified": int(verified),
+        return {
+            "added": int(added),
+            "updated": written - int(added + deleted + restored),
+            "unchanged": total - written,
+            "deleted": int(deleted),
+            "restored": int(restored),
+            "purged_downloads": tuple(left),
         }
-        before = orjson.loads(known.get("clashes") or "[]")
-        set_values(connection, "mmmeta_info", {**merged, "clashes": orjson.dumps(clashes).decode()})
-        return Merged(
-            added=int(added),
-            updated=written - int(added + deleted + restored),
-            unchanged=total - written,
-            deleted=int(deleted) + gone,
-            restored=int(restored),
-            revision=int(info.get("revision", 0)),
-            clashes=tuple(clashes),
-            new_clashes=tuple(name for name in clashes if name not in before),
-            purged_downloads=tuple(left),
-        )
 
     def _copy(self, connection: sqlite3.Connection, columns: list[str], now: str) -> int:
         key = quote(self.unique)
@@ -252,8 +287,8 @@ class SqliteState(State):
         else:
             set_values(self.connection, "mmmeta_info", {_SCRUB: None})
 
-    def _delete_missing(self, connection: sqlite3.Connection, now: str) -> int:
-        key = quote(self.unique)
+    def _delete_missing(self, connection: sqlite3.Connection) -> int:
+        key, now = quote(self.unique), format_time(utcnow())
         return connection.execute(
             f"UPDATE main.files SET __deleted_at = ?1, __deleted_reason = 'not in the archive', __state_last_updated = ?1 "
             f"WHERE __deleted_at IS NULL AND {key} NOT IN (SELECT {key} FROM meta.files)",

@@ -310,7 +310,7 @@ class State(ABC):
 
     def _adopt_columns(self, kinds: Mapping[str, Kind]) -> list[str]:
         """Make the catalog's columns known here; return those that the client has already made its own."""
-        owners = self.owners()
+        owners, known = self.owners(), self.kinds()
         del owners[self.unique]
         mine = {fold(name) for name, owner in owners.items() if owner == "client"}
         theirs = {fold(name): name for name, owner in owners.items() if owner == "publisher"}
@@ -320,6 +320,8 @@ class State(ABC):
                 clashes.append(name)
                 continue
             before = theirs.get(fold(name), name)
+            if before == name and known.get(name) == kind:
+                continue
             if before != name:  # it waited for its publication here, and others spelled it otherwise
                 self._drop_column(before)
             self._add_column(name, kind, "publisher")
