@@ -69,4 +69,4 @@ class Results:
 
 def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     whats = dict.fromkeys(what for one in rounds for what in one)
-    return {what: median(one[what] for one in rounds if what in one) for what in whats}
+    return {what: float(f"{median(one[what] for one in rounds if what in one):.9g}") for what in whats}

@@ -23,7 +23,7 @@ class Measured:
     """The medians of one size, of one run."""
 
     date: str
-    rounds: int
+    rounds: int | None
     medians: Medians
 
     @classmethod
@@ -102,10 +102,7 @@ def _times(value: float | None, ours: float) -> str:
 def write() -> None:
     """Put the tables of all that was kept into docs/performance.md, between its marks."""
     found = kept()
-    parts = [
-        f"### {size:,} documents\n\nMeasured on {one.date}, medians of {one.rounds} rounds.\n\n{table(one)}"
-        for size, one in found.items()
-    ]
+    parts = [f"### {size:,} documents\n\n{_when(one)}\n\n{table(one)}" for size, one in found.items()]
     if len(found) > 1:
         from benchmarks import chart
 
@@ -116,6 +113,17 @@ def write() -> None:
             "![Seconds of each job by the number of documents](performance.svg)",
         ]
     put(BEGIN, END, "\n\n".join(parts))
+
+
+def _when(one: Measured) -> str:
+    rounds = (
+        ""
+        if one.rounds is None
+        else ", one round"
+        if one.rounds == 1
+        else f", medians of {one.rounds} rounds"
+    )
+    return f"Measured on {one.date}{rounds}."
 
 
 def put(begin: str, end: str, text: str) -> None:
