@@ -25,7 +25,7 @@ from mmmeta_core.types import KINDS, Kind, is_key, is_key_column
 _MEND: Final = "nothing was changed. Move it away and pull again (state is kept), or ask the publisher"
 _MOST_OBJECTS: Final = 50
 _MOST_COLUMNS_AT_ONCE: Final = 100
-"""SQLite's expressions are at most 1,000 levels deep, and OR and || nest."""
+"""SQLite's expressions are at most 1,000 levels deep, and OR nests; its functions have at most 127 arguments."""
 _VALUE_BYTES: Final = 4
 """How many times a line of the log a row may be: it grows by more than one revision."""
 _MAX_TEXT: Final = 1024 * 1024
@@ -173,10 +173,9 @@ def check_documents(
     connection: sqlite3.Connection, path: Path | str, unique: str, kinds: Mapping[str, Kind], source: str
 ) -> None:
     """Raise `CatalogError` unless each value of the documents in `source` (an SQL FROM, as `m`) is of its column's kind."""
-    connection.create_function("mmmeta_is_key", 1, is_key, deterministic=True)
     connection.create_function("mmmeta_is_json", 1, _is_json, deterministic=True)
     connection.create_function("mmmeta_is_object", 1, _is_object, deterministic=True)
-    connection.create_function("mmmeta_is_text", 1, _is_text, deterministic=True)
+    connection.create_function("mmmeta_are_values", -1, _are_values, deterministic=True)
     try:
         for some in chunks({**PUBLISHED_BOOKKEEPING, **kinds}.items(), _MOST_COLUMNS_AT_ONCE):
             flaws = " OR ".join(_flaws(unique, some))
@@ -191,12 +190,10 @@ def check_documents(
 
 def _flaws(unique: str, columns: Iterable[tuple[str, Kind]]) -> Iterator[str]:
     """Yield SQL conditions that hold for rows that mmmeta never writes."""
-    yield f"NOT mmmeta_is_key(m.{quote(unique)})"
-    texts = ["''"]  # a number alone would stay one
+    names = [unique]
     for name, kind in columns:
         column = f"m.{quote(name)}"
-        texts.append(f"coalesce({column},'')")
-        yield f"typeof({column})='blob'"
+        names.append(name)
         if kind == "boolean":
             yield f"(typeof({column}) NOT IN ('null','integer') OR {column} NOT IN (0,1))"
         elif kind == "datetime":
@@ -206,8 +203,7 @@ def _flaws(unique: str, columns: Iterable[tuple[str, Kind]]) -> Iterator[str]:
             yield f"({column} IS NOT NULL AND NOT {test}({column}))"
         else:
             yield f"(typeof({column})='real' AND abs({column})>1.7976931348623157e308)"
-    # Text is read as a whole, which fails for bytes that are no UTF-8.
-    yield f"NOT mmmeta_is_text({'||'.join(texts)})"
+    yield f"NOT mmmeta_are_values({','.join(f'm.{quote(name)}' for name in names)})"
 
 
 _TIME: Final = (
@@ -233,8 +229,9 @@ def _is_object(raw: object) -> bool:
         return False
 
 
-def _is_text(raw: object) -> bool:
-    return isinstance(raw, str)
+def _are_values(key: object, *values: object) -> bool:
+    """Whether these may be a document's key and values. Text that is no UTF-8 ends before, with an error."""
+    return is_key(key) and bytes not in map(type, values)
 
 
 def _refused(path: Path | str, reason: str) -> CatalogError:
