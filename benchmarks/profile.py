@@ -128,35 +128,31 @@ def command(base: Path, documents: int, runs: int) -> str:
     archive.build(base / "documents", documents)
     measure(PYTHON, "ours", "generate_cold", base)
     where = ["--metadir", base / "publisher", "--files-root", base / "documents"]
-    return imports([PYTHON.with_name("mmmeta"), *where, "generate"], ["-c", "pass"], runs)
+    return imports([PYTHON.with_name("mmmeta"), *where, "generate"], "pass", runs)
 
 
 def load(base: Path, documents: int, runs: int) -> str:
     """Measure what loading the definitions imports beyond Dagster."""
-    return imports(["-c", "import mmmeta_dagster.definitions"], ["-c", "import dagster"], runs)
+    return imports(["-c", "import mmmeta_dagster.definitions"], "import dagster", runs)
 
 
-def imports(ours: Sequence[str | Path], floor: Sequence[str | Path], runs: int) -> str:
-    """Measure a program's imports by package, without those that the floor has, too."""
-    both = [(_imported(ours), _imported(floor)) for _ in range(runs)]
-    whole = median(seconds for (seconds, _), _ in both)
-    least = median(seconds for _, (seconds, _) in both)
-    beyond = [set(modules) - set(known) for (_, modules), (_, known) in both]
-    names = set[str]().union(*beyond)
+def imports(ours: Sequence[str | Path], floor: str, runs: int) -> str:
+    """Measure a program's imports by package, those apart that `floor` has, too."""
+    _, known = _imported(["-c", floor])
+    found = [_imported(ours) for _ in range(runs)]
+    whole = median(seconds for seconds, _ in found)
     packages, counts = Counter[str](), Counter[str]()
-    for name in names:
-        packages[_package(name)] += median(modules.get(name, 0.0) for (_, modules), _ in both)  # type: ignore[assignment]
-        counts[_package(name)] += 1
+    for name in {name for _, modules in found for name in modules}:
+        package = f"also of `{floor}`" if name in known else _package(name)
+        packages[package] += median(modules.get(name, 0.0) for _, modules in found)  # type: ignore[assignment]
+        counts[package] += 1
     large = {name: seconds for name, seconds in packages.most_common() if seconds >= LEAST * whole}
+    few = counts.total() - sum(counts[name] for name in large)
     lines = [[_shown(name), f"{counts[name]}", *_share(seconds, whole)] for name, seconds in large.items()]
-    rest = packages.total() - sum(large.values())
-    lines.append(
-        ["other imports", f"{counts.total() - sum(counts[name] for name in large)}", *_share(rest, whole)]
-    )
-    lines.append([f"`python {floor[0]} '{floor[1]}'`", "", *_share(least, whole)])
-    lines.append(["all else: the work itself", "", *_share(whole - least - packages.total(), whole)])
+    lines.append(["others", f"{few}", *_share(packages.total() - sum(large.values()), whole)])
+    lines.append(["start of Python, and the work itself", "", *_share(whole - packages.total(), whole)])
     said = f"{whole * 1000:,.1f} ms with `-X importtime`, medians of {runs} runs."
-    return f"{said}\n\n{report.markdown(['what', 'modules', 'time', 'share'], lines)}"
+    return f"{said}\n\n{report.markdown(['imports of', 'modules', 'time', 'share'], lines)}"
 
 
 def _imported(arguments: Sequence[str | Path]) -> tuple[float, dict[str, float]]:
@@ -173,7 +169,7 @@ def _package(module: str) -> str:
 
 
 def _shown(name: str) -> str:
-    return name if name == OF_PYTHON else f"`{name}`"
+    return name if " " in name else f"`{name}`"
 
 
 def _share(seconds: float, whole: float) -> tuple[str, str]:
