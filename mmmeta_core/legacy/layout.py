@@ -25,9 +25,6 @@ STORE_KEYS: Final = ("meta_last_updated", "state_last_updated", "store_last_upda
 
 _PART: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\.(append|squashed)")
 _WAIT_SECONDS: Final = 10.0
-_MAGIC: Final = b"SQLite format 3\0"
-_FORMAT: Final = slice(60, 64)
-"""Where a database's header has its `user_version`."""
 
 
 def old_catalog(paths: Paths) -> Version | None:
@@ -155,8 +152,6 @@ def _columns(path: Path) -> list[str] | None:
     """Return the columns of an old database's documents, empty when there is no database; None for today's and foreign."""
     if not path.is_file() or path.stat().st_size == 0:
         return []
-    if _has_format(path):
-        return None
     try:
         # Not read only: SQLite itself may have to undo what a killed writer left.
         with closing(connect(path, pragmas={})) as connection:
@@ -166,22 +161,6 @@ def _columns(path: Path) -> list[str] | None:
             return table_columns(connection, "files")
     except (sqlite3.DatabaseError, CatalogError):  # who is to use it says what is wrong
         return None
-
-
-def _has_format(path: Path) -> bool:
-    """Whether the file's header says that the database has a format, which older versions did not give theirs.
-
-    That is `PRAGMA user_version`, without opening the database: each verb asks a few times. Not so where SQLite may have
-    to undo what a killed writer left.
-    """
-    if path.with_name(f"{path.name}-journal").exists():
-        return False
-    try:
-        with path.open("rb") as file:
-            header = file.read(_FORMAT.stop)
-    except OSError:  # who is to use it says what is wrong
-        return False
-    return header.startswith(_MAGIC) and any(header[_FORMAT])
 
 
 def _is_unused(path: Path) -> bool:
