@@ -7,28 +7,31 @@ looked at before it reaches a client's state.
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, RESCUED, column_name, fold
-from mmmeta_core.database.sqlite import chunks, quote
+from mmmeta_core.database.sqlite import quote
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.limits import Beyond, cap, check
 from mmmeta_core.types import KINDS, Kind, is_key, is_key_column
 
 _MEND: Final = "nothing was changed. Move it away and pull again (state is kept), or ask the publisher"
 _MOST_OBJECTS: Final = 50
-_MOST_COLUMNS_AT_ONCE: Final = 100
-"""SQLite's expressions are at most 1,000 levels deep, and OR nests; its functions have at most 127 arguments."""
 _VALUE_BYTES: Final = 4
 """How many times a line of the log a row may be: it grows by more than one revision."""
 _MAX_TEXT: Final = 1024 * 1024
+_MOST_KNOWN: Final = 1_000
 _INFO: Final[Mapping[str, type]] = {
     "unique": str,
     "archive": str,
@@ -173,65 +176,91 @@ def check_documents(
     connection: sqlite3.Connection, path: Path | str, unique: str, kinds: Mapping[str, Kind], source: str
 ) -> None:
     """Raise `CatalogError` unless each value of the documents in `source` (an SQL FROM, as `m`) is of its column's kind."""
-    connection.create_function("mmmeta_is_json", 1, _is_json, deterministic=True)
-    connection.create_function("mmmeta_is_object", 1, _is_object, deterministic=True)
-    connection.create_function("mmmeta_are_values", -1, _are_values, deterministic=True)
+    columns = {**PUBLISHED_BOOKKEEPING, **kinds}
+    names = ",".join(f"m.{quote(name)}" for name in (unique, *columns))
+    fits = _Fit(columns)
     try:
-        for some in chunks({**PUBLISHED_BOOKKEEPING, **kinds}.items(), _MOST_COLUMNS_AT_ONCE):
-            flaws = " OR ".join(_flaws(unique, some))
-            found = connection.execute(
-                f"SELECT m.{quote(unique)} FROM {source} WHERE {flaws} LIMIT 1"
-            ).fetchone()
-            if found is not None:
-                raise _refused(path, f"the document {found[0]!r:.80} has a value that its column can't have")
-    except sqlite3.Error as error:
+        with closing(connection.execute(f"SELECT {names} FROM {source}")) as rows:
+            for row in rows:
+                if not fits(row):
+                    raise _refused(
+                        path, f"the document {row[0]!r:.80} has a value that its column can't have"
+                    )
+    except sqlite3.Error as error:  # for text that is no UTF-8, too
         raise _refused(path, f"it has a value that can't be read ({error})") from error
 
 
-def _flaws(unique: str, columns: Iterable[tuple[str, Kind]]) -> Iterator[str]:
-    """Yield SQL conditions that hold for rows that mmmeta never writes."""
-    names = [unique]
-    for name, kind in columns:
-        column = f"m.{quote(name)}"
-        names.append(name)
-        if kind == "boolean":
-            yield f"(typeof({column}) NOT IN ('null','integer') OR {column} NOT IN (0,1))"
-        elif kind == "datetime":
-            yield f"({column} IS NOT NULL AND ({_TIME.format(column)}) IS NOT 1)"
-        elif kind == "json":
-            test = "mmmeta_is_object" if name == RESCUED else "mmmeta_is_json"
-            yield f"({column} IS NOT NULL AND NOT {test}({column}))"
-        else:
-            yield f"(typeof({column})='real' AND abs({column})>1.7976931348623157e308)"
-    yield f"NOT mmmeta_are_values({','.join(f'm.{quote(name)}' for name in names)})"
+class _Fit:
+    """Whether rows, a key and then these columns, are as mmmeta writes them."""
+
+    def __init__(self, columns: Mapping[str, Kind]) -> None:
+        self._columns = tuple(columns.items())
+        # Most rows are of a few types, column by column; what is left to be looked at is known from these.
+        self._known: dict[tuple[type, ...], list[tuple[int, _Test]] | None] = {}
+
+    def __call__(self, row: tuple[Any, ...]) -> bool:
+        types = tuple(map(type, row))
+        try:
+            tests = self._known[types]
+        except KeyError:
+            if len(self._known) == _MOST_KNOWN:
+                self._known.clear()
+            tests = self._known[types] = self._tests(types)
+        if tests is None:
+            return False
+        for at, test in tests:  # noqa: SIM110 - a generator for each row takes as long as its tests
+            if not test(row[at]):
+                return False
+        return True
+
+    def _tests(self, types: Sequence[type]) -> list[tuple[int, _Test]] | None:
+        """Return where values of these types are to be looked at, and how; None for types that can't be."""
+        tests: list[tuple[int, _Test]] = [(0, is_key)]
+        for at, ((name, kind), found) in enumerate(zip(self._columns, types[1:], strict=True), 1):
+            wanted, test = _KINDS.get(kind, (found, math.isfinite if found is float else None))
+            if found is bytes or found not in (wanted, NoneType):
+                return None
+            if test is not None and found is not NoneType:
+                tests.append((at, _is_object if name == RESCUED else test))
+        return tests
 
 
-_TIME: Final = (
-    "typeof({0})='text' AND {0}>='0001' AND strftime('%Y-%m-%d',substr({0},1,10),'+0 days')=substr({0},1,10) "
-    "AND substr({0},12,2)<'24' AND substr({0},11) GLOB 'T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]"
-    ".[0-9][0-9][0-9][0-9][0-9][0-9]+00:00'"
-)
-"""What `format_time` writes."""
-
-
-def _is_json(raw: object) -> bool:
+def _is_json(raw: str) -> bool:
     try:
-        orjson.loads(raw if isinstance(raw, str) else b"")
+        orjson.loads(raw)
     except ValueError:
         return False
     return True
 
 
-def _is_object(raw: object) -> bool:
+def _is_object(raw: str) -> bool:
     try:
-        return isinstance(orjson.loads(raw if isinstance(raw, str) else b""), dict)
+        return isinstance(orjson.loads(raw), dict)
     except ValueError:
         return False
 
 
-def _are_values(key: object, *values: object) -> bool:
-    """Whether these may be a document's key and values. Text that is no UTF-8 ends before, with an error."""
-    return is_key(key) and bytes not in map(type, values)
+@lru_cache(maxsize=1024)
+def _is_time(text: str) -> bool:
+    """Whether `format_time` wrote it."""
+    if _TIME.fullmatch(text) is None:
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00")
+
+_Test: TypeAlias = Callable[[Any], bool]
+_KINDS: Final[Mapping[Kind, tuple[type, _Test]]] = {
+    "boolean": (int, (0, 1).__contains__),
+    "datetime": (str, _is_time),
+    "json": (str, _is_json),
+}
+"""How values of a kind are kept, and what they must be; of the other kinds they may be anything but bytes."""
 
 
 def _refused(path: Path | str, reason: str) -> CatalogError:
