@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, TypeAlias
 
 from mmmeta_core.atomic import TEMPORARY
 from mmmeta_core.errors import RemoteDeniedError, RemoteError
@@ -224,17 +225,23 @@ def time_of(headers: Mapping[str, str]) -> datetime | None:
 
 def save(chunks: Iterable[bytes], path: Path) -> int:
     """Write `chunks` to `path`, flush it to disk, return the bytes; leave no file behind if it fails."""
+    with drafted(path) as file:
+        return sum(map(file.write, chunks))
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[BinaryIO]:
+    """Give the empty file `path` to write to, and flush it to disk; leave no file behind if the block fails."""
     # Not through a link: in a folder that others write to, one could have been put there.
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with naming(path), os.fdopen(os.open(path, flags, 0o666), "wb") as file:
         try:
-            size = sum(map(file.write, chunks))
+            yield file
             file.flush()
             os.fsync(file.fileno())
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-    return size
 
 
 def _flaw(name: str) -> str | None:

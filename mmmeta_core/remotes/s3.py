@@ -24,7 +24,7 @@ from mmmeta_core.remotes.s3_errors import code, explained, retries, status
 from mmmeta_core.remotes.s3_options import S3Options, parse_s3_url
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
     from typing import BinaryIO
 
@@ -94,8 +94,17 @@ class S3Remote(Remote):
 
     def fetch(self, name: str, path: Path, *, limit: int | None = None) -> int:
         """See `Remote.fetch`."""
-        with closing(self._chunks(name, limit)) as chunks:
-            return base.save(chunks, path)
+        with base.drafted(path) as file:
+            with self._asking(name) as client:
+                answer = client.get_object(Bucket=self.bucket, Key=self._key(name))
+            with closing(answer["Body"]):
+                size = self._size(answer, name, limit)
+                if size <= s3_parts.LARGE:
+                    return sum(map(file.write, self._body(answer, name, limit)))
+            found = Stat(size, answer["ETag"])
+            with self._asking(name) as client:
+                s3_parts.fetch_in_parts(client, self.bucket, self._key(name), found, file)
+        return size
 
     def create(self, name: str, source: Source) -> bool:
         """See `Remote.create`."""
@@ -245,22 +254,20 @@ class S3Remote(Remote):
             self.check()  # answers to HEAD have no body that says whether bucket or object is missing
         return None
 
-    def _chunks(self, name: str, limit: int | None) -> Generator[bytes]:
-        with self._asking(name) as client:
-            answer = client.get_object(Bucket=self.bucket, Key=self._key(name))
-        with closing(answer["Body"]):
-            yield from self._body(answer, name, limit)
-
     def _body(self, answer: GetObjectOutputTypeDef, name: str, limit: int | None) -> Iterator[bytes]:
-        size = answer["ContentLength"]
-        if limit is not None and size > limit:
-            raise base.too_large(self.url, name, size, limit)
+        self._size(answer, name, limit)
         while True:
             with explained(self.bucket, self._what(name)):
-                chunk = answer["Body"].read(CHUNK)  # botocore raises if it ends before `size`
+                chunk = answer["Body"].read(CHUNK)  # botocore raises if it ends too early
             if not chunk:
                 break
             yield chunk
+
+    def _size(self, answer: GetObjectOutputTypeDef, name: str, limit: int | None) -> int:
+        size = answer["ContentLength"]
+        if limit is not None and size > limit:
+            raise base.too_large(self.url, name, size, limit)
+        return size
 
     @contextmanager
     def _asking(self, name: str = "") -> Iterator[S3Client]:

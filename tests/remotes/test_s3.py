@@ -30,10 +30,12 @@ from mmmeta_core.errors import (
 from mmmeta_core.remotes import ABSENT, S3Options, S3Remote, open_remote, s3, s3_client, s3_parts
 from mmmeta_core.remotes.s3_options import parse_s3_url
 
-from .proxy import Cut, Lose, Proxy, Refuse, Request, running
+from .proxy import Cut, Lose, Proxy, Refuse, Request, Shorten, running
 
 SECRET = "pa55word"  # noqa: S105 - to be looked for where it must not be
 HERE = Path(__file__).parent
+# s3transfer does not close what the other parts were answered when one of them fails.
+LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture
@@ -314,6 +316,93 @@ class TestSettings:
         assert [one.headers["If-None-Match"] for one in completing] == ["*", "*"]
         remote.write("large", draft, if_match=etag)
         assert proxy.seen[-1].headers["If-Match"] == etag
+
+
+class TestLargeDownloads:
+    """Fetched in parts, by several connections."""
+
+    DATA = os.urandom(3_000_000)
+
+    @pytest.fixture(autouse=True)
+    def small_parts(self, monkeypatch: pytest.MonkeyPatch, direct: S3Remote) -> None:
+        monkeypatch.setattr(s3_parts, "LARGE", 2_000_000)
+        monkeypatch.setattr(s3_parts, "FETCHED", 1_000_000)
+        direct.create("large", self.DATA)
+
+    @staticmethod
+    def ranges(proxy: Proxy) -> list[str]:
+        return sorted(one.headers["Range"] for one in proxy.seen if one.headers["Range"])
+
+    def test_it_arrives_whole(self, remote: S3Remote, proxy: Proxy, tmp_path: Path) -> None:
+        assert remote.fetch("large", tmp_path / "draft", limit=3_000_000) == 3_000_000
+        assert (tmp_path / "draft").read_bytes() == self.DATA
+        assert len(self.ranges(proxy)) == 3
+
+    def test_one_that_is_not_large_takes_one_request(
+        self, remote: S3Remote, proxy: Proxy, tmp_path: Path
+    ) -> None:
+        remote.create("small", self.DATA[:2_000_000])
+        proxy.seen.clear()
+        assert remote.fetch("small", tmp_path / "draft") == 2_000_000
+        assert proxy.methods() == ["GET"]
+
+    def test_one_beyond_the_limit_is_not_fetched(
+        self, remote: S3Remote, proxy: Proxy, tmp_path: Path
+    ) -> None:
+        with pytest.raises(RemoteError, match="more than the 2,999,999 that are taken"):
+            remote.fetch("large", tmp_path / "draft", limit=2_999_999)
+        assert self.ranges(proxy) == []
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_part_that_is_cut_short_is_asked_for_again(
+        self, remote: S3Remote, proxy: Proxy, tmp_path: Path
+    ) -> None:
+        cut: list[str] = []
+
+        def once(request: Request) -> Cut | None:
+            part = request.headers["Range"]
+            if part and not cut:
+                cut.append(part)
+                return Cut(500_000)
+            return None
+
+        proxy.before = once
+        assert remote.fetch("large", tmp_path / "draft") == 3_000_000
+        assert (tmp_path / "draft").read_bytes() == self.DATA
+        assert self.ranges(proxy).count(cut[0]) == 2
+
+    @LEFT_OPEN
+    def test_one_that_never_arrives_leaves_no_file(
+        self, remote: S3Remote, proxy: Proxy, tmp_path: Path
+    ) -> None:
+        proxy.before = lambda request: Cut(500) if request.headers["Range"] else None
+        (tmp_path / "draft").write_bytes(b"old")
+        with pytest.raises(RemoteUnreachableError, match=r"s3://.*/base/large"):
+            remote.fetch("large", tmp_path / "draft")
+        assert list(tmp_path.iterdir()) == []
+
+    @LEFT_OPEN
+    @pytest.mark.parametrize(("size", "at"), [(3_000_000, 2), (3_500_000, 3), (5, 3)])
+    def test_one_that_is_replaced_meanwhile_is_not_mixed(
+        self, remote: S3Remote, direct: S3Remote, proxy: Proxy, tmp_path: Path, size: int, at: int
+    ) -> None:
+        other = os.urandom(size)
+
+        def replaced(_: Request) -> None:
+            if len(proxy.seen) == at:
+                direct.write("large", other)
+
+        proxy.before = replaced
+        with pytest.raises(RemoteError, match=r"large was replaced while it was read: try again"):
+            remote.fetch("large", tmp_path / "draft")
+        assert list(tmp_path.iterdir()) == []
+
+    @LEFT_OPEN
+    def test_a_store_that_does_not_know_parts(self, remote: S3Remote, proxy: Proxy, tmp_path: Path) -> None:
+        proxy.before = lambda request: Shorten(1000) if request.headers["Range"] else None
+        with pytest.raises(RemoteError, match=r"large came with [0-9,]+ of 3,000,000 bytes: try again"):
+            remote.fetch("large", tmp_path / "draft")
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestCost:
