@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,16 @@ import pytest
 from postgres import Postgres, running
 from sqlalchemy import text
 
-from mmmeta_core import CatalogError, ColumnError, ConfigError, RefusedError, UnavailableError, mmmeta
+from mmmeta_core import (
+    CatalogError,
+    ColumnError,
+    ConfigError,
+    HistoryError,
+    LogError,
+    RefusedError,
+    UnavailableError,
+    mmmeta,
+)
 from mmmeta_core.database.place import Server, place
 from mmmeta_core.database.postgres import session as sessions
 from mmmeta_core.database.work import Work
@@ -237,6 +247,160 @@ def test_pods_without_a_disk_share_one_state(tmp_path: Path, url: str) -> None:
         result = fresh.sync().updated
         assert (result.added, result.updated, result.deleted) == (0, 0, 0)
         assert fresh.files.process(lambda _: None).processed == 0
+
+
+def test_of_two_machines_the_one_whose_history_the_archive_no_longer_has_is_told_to_pull(
+    tmp_path: Path, url: str
+) -> None:
+    """The archive was put back in between. Whoever comes first, the history that the remote has is the one that is kept."""
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "before", remote=remote, state_db=url) as before,
+        mmmeta(tmp_path / "after", remote=remote, state_db=url) as after,
+        mmmeta(tmp_path / "slow", remote=remote, state_db=url) as slow,
+    ):
+        publisher.files.insert(content_hash="a", title="old")
+        publisher.push()
+        slow.sync()
+        shutil.copytree(remote, tmp_path / "backup")
+        publisher.files.upsert({"content_hash": "a", "title": "lost"})
+        publisher.push()
+        publisher.files.insert(content_hash="lost")
+        publisher.push()
+        before.pull()
+        shutil.rmtree(remote)
+        (tmp_path / "backup").rename(remote)
+
+        with mmmeta(tmp_path / "anew", remote=remote) as anew:
+            anew.sync()
+            anew.files.insert(content_hash="new")
+            anew.push()
+
+            after.sync()
+            for _ in range(2):  # it pulled before, and comes after: more revisions do not make it right
+                with pytest.raises(LogError, match="pull again"):
+                    before.update()
+                assert shown(after, "title") == {"a": ("old",), "new": (None,)}
+                assert slow.update().revision == after.update().revision == 2
+
+            with pytest.raises(HistoryError) as refused:
+                before.state.merge(before.paths.meta)
+            for number in range(3):  # past the number that the other history had
+                anew.files.insert(content_hash=f"new {number}")
+                anew.push()
+                after.sync()
+                with pytest.raises(LogError, match="pull again"):
+                    before.update()
+            with pytest.raises(
+                HistoryError
+            ):  # what was confirmed before another machine merged more does not hold
+                before.state.merge(before.paths.meta, confirmed=refused.value.merged)
+            before.close()
+            before.paths.meta.unlink()
+            assert not (merged := before.sync().updated).deleted
+            assert (merged.added, merged.revision) == (0, 5)
+            anew.files.delete(content_hash="new")
+            anew.push()
+            assert before.sync().updated.deleted == 1
+            assert slow.sync().updated.revision == after.sync().updated.revision == 6
+            assert set(shown(after, "title")) == {"a", "new 0", "new 1", "new 2"}
+
+
+def test_machines_that_came_by_a_history_before_and_after_it_was_merged_end_with_what_the_remote_has(
+    tmp_path: Path, url: str
+) -> None:
+    """One with the outdated history merges first, or in between; each of the others makes it right again."""
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "before", remote=remote, state_db=url) as before,
+        mmmeta(tmp_path / "after", remote=remote, state_db=url) as after,
+    ):
+        publisher.files.insert(content_hash="a", title="old")
+        publisher.push()
+        shutil.copytree(remote, tmp_path / "backup")
+        for number in range(4):
+            publisher.files.upsert({"content_hash": "a", "title": f"lost {number}"})
+            publisher.push()
+        assert before.sync().updated.revision == 5
+        assert before.files.process(lambda _: None).processed == 1
+        shutil.rmtree(remote)
+        (tmp_path / "backup").rename(remote)
+        with mmmeta(tmp_path / "anew", remote=remote) as anew:
+            anew.sync()
+            anew.files.insert(content_hash="new")
+            anew.push()
+        merged = after.sync().updated
+        assert (merged.added, merged.updated, merged.revision) == (1, 1, 2)
+        assert shown(after, "title", "imported") == {"a": ("old", True), "new": (None, None)}
+        with pytest.raises(LogError, match="pull again"):
+            before.update()
+        assert shown(after, "title", "imported") == {"a": ("old", True), "new": (None, None)}
+
+
+def test_a_machine_that_came_by_a_snapshot_past_what_was_merged_compares_all_if_the_remote_still_has_it(
+    tmp_path: Path, url: str
+) -> None:
+    """The snapshot does not say which revisions it came by."""
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "one", remote=remote, state_db=url) as one,
+        mmmeta(tmp_path / "two", remote=remote, state_db=url) as two,
+        mmmeta(tmp_path / "three", remote=remote, state_db=url) as three,
+    ):
+        publisher.files.insert_many({"content_hash": key} for key in "ab")
+        publisher.push()
+        shutil.copytree(remote, tmp_path / "backup")
+        one.sync()
+        for number in range(3):
+            publisher.files.upsert({"content_hash": "a", "title": f"{number}"})
+            publisher.push()
+        publisher.prune(keep_days=1e-9)
+        assert two.pull().snapshot
+        assert three.pull().snapshot
+        merged = two.update()
+        assert (merged.added, merged.updated, merged.unchanged, merged.deleted) == (0, 1, 1, 0)
+        assert one.sync().updated.revision == three.update().revision == merged.revision == 4
+
+        shutil.rmtree(remote)
+        (tmp_path / "backup").rename(remote)
+        with mmmeta(tmp_path / "anew", remote=remote) as anew:
+            anew.sync()
+            for number in range(4):  # past what was merged: before, nobody can tell
+                anew.files.insert(content_hash=f"new {number}")
+                anew.push()
+        with mmmeta(tmp_path / "four", remote=remote, state_db=url) as four:
+            assert four.sync().updated.added == 4
+            with pytest.raises(LogError, match="pull again"):
+                three.update()
+            assert shown(four, "title").keys() == {"a", "b", *(f"new {number}" for number in range(4))}
+            assert shown(four, "title")["a"] == (None,)
+
+
+def test_a_state_of_an_older_version_has_noted_no_history(tmp_path: Path, url: str, sql: Any) -> None:
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "client", remote=remote, state_db=url) as client,
+    ):
+        publisher.files.insert(content_hash="a")
+        publisher.push()
+        client.sync()
+        sql("DELETE FROM mmmeta_info WHERE key = 'past'")
+        publisher.files.insert(content_hash="b")
+        publisher.push()
+        merged = client.sync().updated
+        assert (merged.added, merged.unchanged) == (1, 0)
+        assert sql("SELECT json_object_keys(value::json) FROM mmmeta_info WHERE key = 'past'") == [
+            ("1",),
+            ("2",),
+        ]
 
 
 def test_many_first_merges_at_once(tmp_path: Path, url: str) -> None:

@@ -12,12 +12,19 @@ import orjson
 
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED
 from mmmeta_core.database.foreign import check_documents
+from mmmeta_core.database.lineage import (
+    PAST,
+    catalog_digests,
+    merged_position,
+    past_after,
+    relation,
+)
 from mmmeta_core.database.postgres.schema import locked
 from mmmeta_core.database.postgres.session import Session
 from mmmeta_core.database.postgres.values import LONGEST_KEY, fit
 from mmmeta_core.database.sqlite import connect, quote, set_values
 from mmmeta_core.database.state import Merged, is_unpulled, nothing_merged
-from mmmeta_core.errors import CatalogError
+from mmmeta_core.errors import CatalogError, HistoryError
 from mmmeta_core.types import Key, Kind, format_time
 
 if TYPE_CHECKING:
@@ -31,11 +38,14 @@ _MANY: Final = 5_000
 class Merge:
     """One merge; `run` may be called again when its transaction was undone."""
 
-    def __init__(self, state: PostgresState, catalog: Path, *, everything: bool, verified: bool) -> None:
+    def __init__(
+        self, state: PostgresState, catalog: Path, *, everything: bool, verified: bool, confirmed: str
+    ) -> None:
         self.state = state
         self.catalog = catalog
         self.everything = everything
         self.verified = verified
+        self.confirmed = confirmed
         self.rescued = 0
         self.left_out: list[Key] = []
 
@@ -59,8 +69,13 @@ class Merge:
         archive = info.get("archive")
         moved = self.everything or ("archive" in known and archive != known["archive"])
         moved = moved or (self.verified and known.get("verified") != "1")
-        if revision < merged and not moved:
+        digests = catalog_digests(catalog)
+        how = relation(known, digests, revision)
+        if not moved and how == "behind":
             return nothing_merged(known)
+        if not moved and how in ("other", "unproven"):
+            self._check_confirmed(known)
+            moved = True
         whole = moved or not revision
         self._select(catalog, -1 if whole else merged)
         kinds: dict[str, Kind] = dict(catalog.execute("SELECT name, kind FROM mmmeta_columns"))
@@ -79,6 +94,7 @@ class Merge:
             "store": store,
             "verified": str(int(self.verified)),
             "clashes": orjson.dumps(clashes).decode(),
+            PAST: past_after(known, digests, "other" if moved else how),
         }
         changed = {name: value for name, value in notes.items() if name not in known or known[name] != value}
         set_values(session, "mmmeta_info", changed)
@@ -88,6 +104,16 @@ class Merge:
             clashes=tuple(clashes),
             new_clashes=tuple(name for name in clashes if name not in before),
         )
+
+    def _check_confirmed(self, known: Mapping[str, Any]) -> None:
+        """Raise `HistoryError` unless the remote was asked for its history since this was merged."""
+        merged = merged_position(known)
+        if self.confirmed != merged:
+            raise HistoryError(
+                f"{self.state.name} has merged revision {known['revision']} of another history of the archive than "
+                f"{self.catalog} may have: pull and update again",
+                merged=merged,
+            )
 
     def _select(self, catalog: sqlite3.Connection, cursor: int) -> None:
         key = quote(self.state.unique)
@@ -113,7 +139,8 @@ class Merge:
     ) -> dict[str, Any]:
         unique = self.state.unique
         there = set(self.state.columns())
-        columns = [*PUBLISHED_BOOKKEEPING, *(name for name in kinds if name in there)]
+        emptied = self.state.unpublished(kinds) if moved else []
+        columns = [*PUBLISHED_BOOKKEEPING, *(name for name in (*kinds, *emptied) if name in there)]
         none = {"added": 0, "updated": 0, "unchanged": 0, "deleted": 0, "restored": 0, "purged_downloads": ()}
         if not moved and catalog.execute("SELECT 1 FROM temp.changed LIMIT 1").fetchone() is None:
             return none
@@ -180,7 +207,7 @@ class Merge:
                 mixed.update(misfits)
                 said = orjson.dumps({**(orjson.loads(said) if said else {}), **misfits}).decode()
             values[RESCUED] = said
-            yield [own, *(values[name] for name in columns)]
+            yield [own, *(values.get(name) for name in columns)]
 
     def _is_shared(self, catalog: sqlite3.Connection, key: Key) -> bool:
         """Whether the key is an integer, and another document's key is the same as text."""

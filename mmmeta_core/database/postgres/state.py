@@ -199,9 +199,11 @@ class PostgresState(State):
 
     # --- the publisher's columns
 
-    def merge(self, catalog: Path, *, everything: bool = False, verified: bool = False) -> Merged:
+    def merge(
+        self, catalog: Path, *, everything: bool = False, verified: bool = False, confirmed: str = ""
+    ) -> Merged:
         """See `State.merge`. A catalog that is older than what was merged changes nothing: another machine has more."""
-        merge = Merge(self, catalog, everything=everything, verified=verified)
+        merge = Merge(self, catalog, everything=everything, verified=verified, confirmed=confirmed)
         merged = self.run(merge.run)
         if merge.rescued:
             log.info("state: %d documents have values that no column can have, kept as JSON", merge.rescued)
@@ -215,6 +217,10 @@ class PostgresState(State):
     def adopt(self, kinds: Mapping[str, Kind]) -> list[str]:
         """Make the catalog's columns known, as far as there is room; return those that are the client's own already."""
         return self._adopt_columns(kinds)
+
+    def unpublished(self, kinds: Mapping[str, Kind]) -> list[str]:
+        """Return the publisher's columns that the catalog does not have."""
+        return self._unpublished(kinds)
 
     def take_texts_as_keys(self) -> None:
         """Turn a key column of integers into one of text; within a transaction."""
