@@ -162,6 +162,25 @@ def test_a_value_that_no_column_of_a_type_can_hold_is_kept_and_found(m: Metadir,
         m.state.save([("nowhere", {"mine": 1})])
 
 
+def test_a_mark_that_finds_no_room_is_one_sentence_and_others_work_on(m: Metadir, sql: Any) -> None:
+    m.files.insert(content_hash="a", title="A")
+    there = sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'files'::regclass AND attnum > 0")[0][0]
+    assert m.files.process(lambda _: None, mark="first").processed == 1
+    sql(f"ALTER TABLE files {', '.join(f'ADD COLUMN c{at} text' for at in range(1590 - there - 1))}")
+    for mark in ("second", "ctid"):
+        sentence = f"no room for the column '{mark}' in .* move-state"
+        with pytest.raises(ColumnError, match=sentence):
+            m.files.process(lambda _: None, mark=mark)
+        with pytest.raises(ColumnError, match=sentence):
+            m.files.left(mark=mark)
+    (file,) = m.files.find(first=True)
+    file.update(second=True)
+    file.save()
+    assert sql("SELECT __state_rescued FROM files") == [({"second": True},)]
+    assert [one.get("second") for one in m.files.find(first=True)] == [True]
+    assert m.files.process(lambda _: None, mark="first").processed == 0
+
+
 def test_documents_with_very_many_values_are_whole(m: Metadir) -> None:
     """A row of the server has to go into a page of 8 kB, whatever is moved out of it."""
     wide = {f"column {at}": f"{at:030d}" for at in range(495)}

@@ -293,6 +293,10 @@ class State(ABC):
         if name not in self.kinds():
             self.run(lambda _: self._add_column(name, kind, "client"))
 
+    def add_mark(self, mark: str) -> None:
+        """Make the column of a pipeline, if it is not there. Raises as `save` does."""
+        self.add_own(mark, "boolean")
+
     def _fitted(
         self, updates: Iterable[tuple[Key, Mapping[str, Any]]]
     ) -> Iterator[tuple[Key, Mapping[str, Any], Fitted]]:

@@ -25,6 +25,7 @@ from mmmeta_core.database.postgres.session import Session
 from mmmeta_core.database.postgres.values import MOST_COLUMNS, SYSTEM_COLUMNS, TYPES, fit
 from mmmeta_core.database.sqlite import chunks, quote, set_values
 from mmmeta_core.database.state import Merged, Owner, State, index_name, kept_rescued
+from mmmeta_core.errors import ColumnError
 from mmmeta_core.types import Key, Kind, Row, format_time, parse_time
 
 log = logging.getLogger(__name__)
@@ -262,11 +263,28 @@ class PostgresState(State):
 
     # --- the client's columns
 
+    def add_mark(self, mark: str) -> None:
+        """See `State.add_mark`. Other columns may be kept as JSON, but this one has to be in the table, or `ColumnError`."""
+        if mark in self.columns():
+            return
+
+        def add(_: Session) -> None:
+            self.add_own(mark, "boolean")
+            if mark not in self.columns():
+                raise ColumnError(
+                    f"there is no room for the column {mark!r} in {self.name}, or no column can have that name: PostgreSQL "
+                    "takes 1,600 columns, those that were dropped among them. Choose another name, have fewer columns "
+                    "published, or move the state to an empty schema with move-state"
+                )
+
+        self.run(add)
+
     def save_within(self, updates: Iterable[tuple[Key, Mapping[str, Any]]]) -> None:
         """See `State.save_within`."""
         session, now = self.connection, format_time(self.now())
         for some in chunks(self._fitted(updates)):
-            kinds = self._own_kinds()
+            said, there = self._own_kinds(), set(self.columns())
+            kinds = {name: kind for name, kind in said.items() if name in there}
             keys = self._keys(key for key, _, _ in some)
             key = quote(self.unique)
             kept = dict(
@@ -279,7 +297,7 @@ class PostgresState(State):
             for (given, values, fitted), mine in zip(some, self._each_key(some), strict=True):
                 if mine not in kept:
                     raise self._missing(given)
-                row, misfits = fit(fitted.row, kinds, kinds)
+                row, misfits = fit(fitted.row, kinds, said)
                 self.note_mixed(misfits)
                 said = kept_rescued(kept[mine], values, {**fitted.rescued, **misfits})
                 if said != kept[mine]:
@@ -301,12 +319,10 @@ class PostgresState(State):
             yield key if integers else str(key)
 
     def _own_kinds(self) -> dict[str, Kind]:
-        """Return the kinds of the client's columns that the table has."""
-        found = self.connection.execute(
-            "SELECT name, kind FROM mmmeta_columns WHERE owner = 'client'"
-        ).fetchall()
-        there = set(self.columns())
-        return {name: kind for name, kind in found if name in there}
+        """Return the kinds of the client's columns, also of those that the table has no room for."""
+        return dict(
+            self.connection.execute("SELECT name, kind FROM mmmeta_columns WHERE owner = 'client'").fetchall()
+        )
 
     def note_mixed(self, names: Iterable[str]) -> None:
         """Note that some values of these columns are kept as JSON; within a transaction."""
