@@ -163,9 +163,9 @@ def test_a_value_that_no_column_of_a_type_can_hold_is_kept_and_found(m: Metadir,
 
 
 def test_a_mark_that_finds_no_room_is_one_sentence_and_others_work_on(m: Metadir, sql: Any) -> None:
-    m.files.insert(content_hash="a", title="A")
+    m.files.insert_many({"content_hash": key} for key in "ab")
     there = sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'files'::regclass AND attnum > 0")[0][0]
-    assert m.files.process(lambda _: None, mark="first").processed == 1
+    assert m.files.process(lambda _: None, mark="first").processed == 2
     sql(f"ALTER TABLE files {', '.join(f'ADD COLUMN c{at} text' for at in range(1590 - there - 1))}")
     for mark in ("second", "ctid"):
         sentence = f"no room for the column '{mark}' in .* move-state"
@@ -173,11 +173,9 @@ def test_a_mark_that_finds_no_room_is_one_sentence_and_others_work_on(m: Metadir
             m.files.process(lambda _: None, mark=mark)
         with pytest.raises(ColumnError, match=sentence):
             m.files.left(mark=mark)
-    (file,) = m.files.find(first=True)
-    file.update(second=True)
-    file.save()
-    assert sql("SELECT __state_rescued FROM files") == [({"second": True},)]
-    assert [one.get("second") for one in m.files.find(first=True)] == [True]
+    m.state.save((key, {"second": True, "first": True}) for key in "ab")
+    assert sql("SELECT __state_rescued FROM files") == [({"second": True},)] * 2
+    assert [one.get("second") for one in m.files.find(first=True)] == [True] * 2
     assert m.files.process(lambda _: None, mark="first").processed == 0
 
 

@@ -27,6 +27,7 @@ KILLS = int(os.environ.get("SPREAD_KILLS", "8"))
 SEED = os.environ.get("SPREAD_SEED") or str(random.randrange(10**6))  # noqa: S311
 MACHINES = Path(__file__).with_name("machines.py")
 BIN = Path(sys.executable).parent
+DAGSTER = (sys.executable, "-m", "dagster")
 SHARE = max(100, DOCUMENTS // 100)
 VISIBILITY_SECONDS = 5 + SHARE // 50
 PATIENCE = 60 + DOCUMENTS / 20
@@ -149,7 +150,7 @@ def machines(tmp_path: Path, config: Path, places: dict[str, str]) -> Iterator[l
 @contextmanager
 def running(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the job; the steps are for the machines."""
-    command = [BIN / "dagster", "job", "execute", "-f", MACHINES, "-a", "defs", "-j", "imports", "-c", config]
+    command = [*DAGSTER, "job", "execute", "-f", MACHINES, "-a", "defs", "-j", "imports", "-c", config]
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as run:
         try:
             yield run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ import yaml
 from dagster._config import validate_config
 
 from mmmeta_core import mmmeta
-from spread.test_celery import Machine
+from spread.test_celery import DAGSTER, Machine
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-BIN = Path(sys.executable).parent
 
 
 def read(name: str) -> Any:
@@ -83,7 +81,7 @@ def test_the_definitions_run_on_celery(
     machine.start()
     try:
         command = [
-            BIN / "dagster",
+            *DAGSTER,
             "job",
             "execute",
             "-f",

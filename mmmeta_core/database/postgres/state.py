@@ -283,8 +283,8 @@ class PostgresState(State):
         """See `State.save_within`."""
         session, now = self.connection, format_time(self.now())
         for some in chunks(self._fitted(updates)):
-            said, there = self._own_kinds(), set(self.columns())
-            kinds = {name: kind for name, kind in said.items() if name in there}
+            own, there = self._own_kinds(), set(self.columns())
+            kinds = {name: kind for name, kind in own.items() if name in there}
             keys = self._keys(key for key, _, _ in some)
             key = quote(self.unique)
             kept = dict(
@@ -297,7 +297,7 @@ class PostgresState(State):
             for (given, values, fitted), mine in zip(some, self._each_key(some), strict=True):
                 if mine not in kept:
                     raise self._missing(given)
-                row, misfits = fit(fitted.row, kinds, said)
+                row, misfits = fit(fitted.row, kinds, own)
                 self.note_mixed(misfits)
                 said = kept_rescued(kept[mine], values, {**fitted.rescued, **misfits})
                 if said != kept[mine]:
