@@ -92,7 +92,7 @@ def test_the_definitions_run_on_celery(
             "client",
         ]
         with (tmp_path / "log").open("wb") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, timeout=300)
+            done = subprocess.run(command, stdout=log, stderr=log, timeout=600)
         assert done.returncode == 0, (tmp_path / "log").read_text()[-5000:]
     finally:
         machine.kill()
