@@ -594,7 +594,7 @@ class Metadir:
         So many `documents` are looked for in the archive and so many `downloads` here, picked at random; None is all of
         them; with `hashes` their content is read, too. `deep` reads the whole log, and compares catalog, snapshot and
         `head.json` with it. With `remote` False only what lies here is looked at. Without a remote the log of this metadir
-        is, if it has one. What is wrong is in the result, not raised; a remote that does not answer raises as elsewhere.
+        is, if it has one. What is wrong is in the result, not raised; a remote or server that does not answer raises as elsewhere.
 
         With `repair` what can be proven is mended, see `repair.repair`, and `dry_run` only says what would be.
         """
@@ -608,12 +608,12 @@ class Metadir:
             there, documents = _remote(self.path), 0
         depth = Depth(documents, downloads, hashes, deep)
         if not repair:
-            return verify(self.paths, self._own_state_file, there, depth, progress)
+            return verify(self.paths, self._place, there, depth, progress)
         from mmmeta_core.repair import Site
         from mmmeta_core.repair import repair as mend
 
         self.close()
-        site = Site(self.paths, self._own_state_file, there, self._sources)
+        site = Site(self.paths, self._place, there, self._sources)
         if dry_run:
             return mend(site, depth, dry_run=True, progress=progress)
         with self._locked():

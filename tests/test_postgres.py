@@ -830,6 +830,59 @@ def test_a_state_moves_to_the_server_and_back(tmp_path: Path, url: str) -> None:
 # --- the set-up
 
 
+def test_verify_compares_what_was_merged_and_repair_merges_it_anew(
+    tmp_path: Path, url: str, sql: Any
+) -> None:
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "client", remote=remote, state_db=url) as client,
+    ):
+        publisher.files.insert_many(
+            {"content_hash": key, "title": key, "pages": [1], "more": "a\0"} for key in "abc"
+        )
+        publisher.push()
+        client.pull()
+        before = client.verify(documents=0, deep=True)
+        assert before.whole
+        assert not sql("SELECT 1 FROM pg_namespace WHERE nspname = current_schema()")
+        client.update()
+        client.files.process(lambda _: None)
+        checked = client.verify(documents=0, deep=True)
+        assert (checked.whole, checked.compared - before.compared) == (True, 3)
+        # What the next update merges, and what waits to be published, is no difference.
+        publisher.files.upsert({"content_hash": "c", "title": "new", "other": 1})
+        publisher.push()
+        client.pull()
+        client.files.upsert({"content_hash": "b", "title": "waits"})
+        client.files.insert(content_hash="waits")
+        assert client.verify(documents=0, deep=True).whole
+
+        client.push()
+        client.sync()
+        sql("UPDATE files SET title = 'wrong' WHERE content_hash = 'a'")
+        sql("DELETE FROM files WHERE content_hash = 'b'")
+        assert client.verify(documents=0).whole  # which does not look there
+        (found,) = client.verify(documents=0, deep=True).findings
+        assert found.code == "state-differs"
+        assert str(found).startswith(
+            f"{client.state_name} is not what the catalog says (documents missing: 1, such as b; "
+        )
+        assert "documents different: 1, such as a)" in str(found)
+        told = client.verify(documents=0, repair=True, dry_run=True)
+        assert [repair.subject for repair in told.repaired] == [client.state_name]
+        assert shown(client, "title")["a"] == ("wrong",)
+        mended = client.verify(documents=0, repair=True)
+        assert (mended.whole, len(mended.repaired)) == (True, 1)
+        assert shown(client, "title", "imported") == {
+            "a": ("a", True),
+            "b": ("waits", None),
+            "c": ("new", True),
+            "waits": (None, None),
+        }
+
+
 def test_doctor_tells_of_the_server(tmp_path: Path, postgres: Postgres, url: str, sql: Any) -> None:
     def said(state: str) -> tuple[str, str]:
         with mmmeta(tmp_path, state_db=state) as m:

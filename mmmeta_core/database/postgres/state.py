@@ -20,6 +20,7 @@ from mmmeta_core.database.columns import STATE_RESCUED
 from mmmeta_core.database.per_thread import PerThread
 from mmmeta_core.database.place import Server
 from mmmeta_core.database.postgres import schema
+from mmmeta_core.database.postgres.compare import Compared, Comparison
 from mmmeta_core.database.postgres.merge import Merge
 from mmmeta_core.database.postgres.session import Session
 from mmmeta_core.database.postgres.values import MOST_COLUMNS, SYSTEM_COLUMNS, TYPES, fit
@@ -214,6 +215,10 @@ class PostgresState(State):
                 key,
             )
         return merged
+
+    def compare(self, catalog: Path) -> Compared:
+        """Compare what was merged with the catalog, and change nothing. Reads all of both."""
+        return self.run(Comparison(self, catalog).compare)
 
     def adopt(self, kinds: Mapping[str, Kind]) -> list[str]:
         """Make the catalog's columns known, as far as there is room; return those that are the client's own already."""
