@@ -594,7 +594,7 @@ class Metadir:
         So many `documents` are looked for in the archive and so many `downloads` here, picked at random; None is all of
         them; with `hashes` their content is read, too. `deep` reads the whole log, and compares catalog, snapshot and
         `head.json` with it. With `remote` False only what lies here is looked at. Without a remote the log of this metadir
-        is, if it has one. What is wrong is in the result, not raised; a remote or server that does not answer raises as elsewhere.
+        is, if it has one. What is wrong is in the result, not raised; a remote or server that does not answer is.
 
         With `repair` what can be proven is mended, see `repair.repair`, and `dry_run` only says what would be.
         """
