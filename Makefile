@@ -44,7 +44,7 @@ test-spread: $(SPREAD)/.installed
 	@command -v redis-server >/dev/null || { echo "make test-spread needs redis-server: apt-get install redis-server"; exit 1; }
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || \
 	    { echo "make test-spread needs PostgreSQL: apt-get install postgresql"; exit 1; }
-	$(if $(DOCUMENTS),SPREAD_DOCUMENTS=$(DOCUMENTS)) $(if $(KILLS),SPREAD_KILLS=$(KILLS)) $(SPREAD)/bin/python -m pytest -m spread tests/spread
+	$(if $(DOCUMENTS),SPREAD_DOCUMENTS=$(DOCUMENTS)) $(if $(KILLS),SPREAD_KILLS=$(KILLS)) $(SPREAD)/bin/python -m pytest -n 2 -m spread tests/spread
 
 # make bench N="1000 10000" ROUNDS=5, and WRITE=--write for docs/performance.md
 bench: $(STAMP)

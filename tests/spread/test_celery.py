@@ -22,12 +22,11 @@ from mmmeta_core import mmmeta
 from spread.machines import CHUNK
 from spread.servers import until
 
-DOCUMENTS = int(os.environ.get("SPREAD_DOCUMENTS", "2000"))
-KILLS = int(os.environ.get("SPREAD_KILLS", "5"))
+DOCUMENTS = int(os.environ.get("SPREAD_DOCUMENTS", "1600"))
+KILLS = int(os.environ.get("SPREAD_KILLS", "4"))
 SEED = os.environ.get("SPREAD_SEED") or str(random.randrange(10**6))  # noqa: S311
 MACHINES = Path(__file__).with_name("machines.py")
 BIN = Path(sys.executable).parent
-DAGSTER = (sys.executable, "-m", "dagster")
 SHARE = max(200, DOCUMENTS // 100)
 VISIBILITY_SECONDS = 5 + SHARE // 50
 PATIENCE = 600 + DOCUMENTS / 20
@@ -161,8 +160,20 @@ def machines(tmp_path: Path, config: Path, places: dict[str, str]) -> Iterator[l
 @contextmanager
 def running(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the job; the steps are for the machines."""
-    command = [*DAGSTER, "job", "execute", "-f", MACHINES, "-a", "defs", "-j", "imports", "-c", config]
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as run:
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "job",
+        "execute",
+        "-f",
+        MACHINES,
+        "-a",
+        "defs",
+        "-j",
+        "imports",
+    ]
+    with log.open("wb") as out, subprocess.Popen([*command, "-c", config], stdout=out, stderr=out) as run:
         try:
             yield run
         finally:
