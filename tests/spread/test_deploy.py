@@ -97,7 +97,7 @@ def test_the_daemon_has_what_is_new_imported_by_celery(
         try:
             until(is_done, "the run that the sensor asks for", 600)
         finally:
-            os.killpg(daemon.pid, signal.SIGTERM)
+            os.killpg(daemon.pid, signal.SIGKILL)  # with the server of the code, which would wait for others
             daemon.wait()
             machine.kill()
     with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
