@@ -188,7 +188,9 @@ class SqliteState(State):
         if moved or how != "behind":
             notes |= {"revision": revision, PAST: past_after(known, digests, "other" if moved else how)}
         before = orjson.loads(known.get("clashes") or "[]")
-        set_values(connection, "mmmeta_info", {**notes, "clashes": orjson.dumps(clashes).decode()})
+        notes["clashes"] = orjson.dumps(clashes).decode()
+        changed = {name: value for name, value in notes.items() if name not in known or known[name] != value}
+        set_values(connection, "mmmeta_info", changed)
         return Merged(
             added=int(added),
             updated=written - int(added + deleted + restored),
