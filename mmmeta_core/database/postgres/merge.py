@@ -75,14 +75,14 @@ class Merge:
         revision, merged = int(info.get("revision", 0)), int(known.get("revision") or 0)
         archive = info.get("archive")
         moved = self.everything or ("archive" in known and archive != known["archive"])
-        moved = moved or (self.verified and known.get("verified") != "1")
         digests = catalog_digests(catalog)
         how = relation(known, digests, revision)
-        if not moved and how == "behind":
-            return nothing_merged(known)
         if not moved and how in ("other", "unproven"):
             self._check_confirmed(known)
             moved = True
+        moved = moved or (self.verified and known.get("verified") != "1")
+        if not moved and how == "behind":
+            return nothing_merged(known)
         whole = moved or not revision
         self._select(catalog, -1 if whole else merged)
         kinds: dict[str, Kind] = dict(catalog.execute("SELECT name, kind FROM mmmeta_columns"))
