@@ -8,6 +8,8 @@ PORT ?= 3000
 OLDEST := .venv-oldest
 OLDEST_DAGSTER := 1.13.0
 
+SPREAD := .venv-spread
+
 ON_POSTGRES := tests/test_concurrency.py tests/test_files.py tests/test_into.py tests/test_process.py tests/test_update.py \
     tests/test_publish.py tests/test_shares.py tests/test_status.py tests/test_file.py
 
@@ -38,12 +40,11 @@ test-daemon: $(STAMP)
 	$(BIN)/python -m pytest -m daemon
 
 # Celery workers on Redis with PostgreSQL, killed while they work, and what is in deploy: make test-spread DOCUMENTS=100000 KILLS=50
-test-spread: $(STAMP)
+test-spread: $(SPREAD)/.installed
 	@command -v redis-server >/dev/null || { echo "make test-spread needs redis-server: apt-get install redis-server"; exit 1; }
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || \
 	    { echo "make test-spread needs PostgreSQL: apt-get install postgresql"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group spread
-	$(if $(DOCUMENTS),SPREAD_DOCUMENTS=$(DOCUMENTS)) $(if $(KILLS),SPREAD_KILLS=$(KILLS)) $(BIN)/python -m pytest -m spread tests/spread
+	$(if $(DOCUMENTS),SPREAD_DOCUMENTS=$(DOCUMENTS)) $(if $(KILLS),SPREAD_KILLS=$(KILLS)) $(SPREAD)/bin/python -m pytest -n 2 -m spread tests/spread
 
 # make bench N="1000 10000" ROUNDS=5, and WRITE=--write for docs/performance.md. Of more than FILES documents only catalogs are built.
 bench: $(STAMP)
@@ -114,5 +115,15 @@ $(STAMP): pyproject.toml
 $(OLDEST)/.installed: pyproject.toml
 	@$(call install,$(OLDEST),"dagster==$(OLDEST_DAGSTER)" "dagster-webserver==$(OLDEST_DAGSTER)" "dagster-dg-cli==$(OLDEST_DAGSTER)" "pandas<3")
 
+# On top of what `make test` uses, which stays as it is: a package of another version than there goes here only.
+$(SPREAD)/.installed: $(STAMP)
+	@echo "setting up $(SPREAD) (once) …"
+	@$(BIN)/python -m venv --clear --without-pip $(SPREAD)
+	@below=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	    here=$$($(SPREAD)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	    echo "import site; site.addsitedir('$$below')" > $$here/below.pth
+	@$(SPREAD)/bin/python -m pip install --quiet --disable-pip-version-check --group spread
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(OLDEST) .venv-dist .run dist build
+	rm -rf $(VENV) $(OLDEST) $(SPREAD) .venv-dist .run dist build

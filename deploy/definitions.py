@@ -5,6 +5,7 @@ MMMETA             folder of the metadir, on a disk of the machine's own; it may
 MMMETA_STATE_DB    the state db, which all machines share
 IMPORT_INTO        the database that documents are imported into
 EXECUTOR           celery, kubernetes, multiprocess (the default) or in_process
+CELERY_BROKER      with celery: redis://host:6379/0; CELERY_BACKEND another database of it, or of another server
 """
 
 import os

@@ -8,6 +8,7 @@
     ├── ColumnError            (ValueError)          a column name or value that can't be written
     │   └── ReadOnlyColumnError(PermissionError)     a client sets a column that the publisher owns
     ├── CatalogError           (RuntimeError)        a database of the metadir is not what it should be
+    │   └── HistoryError       (RuntimeError)        the catalog has another history than what a shared state has merged
     ├── LogError               (RuntimeError)        a segment is missing, damaged or of another archive
     │   └── SignatureError     (RuntimeError)        what is published is not signed by a key that is trusted here
     ├── RefusedError           (RuntimeError)        would delete too much; needs a word of the user's
@@ -59,6 +60,14 @@ class ReadOnlyColumnError(ColumnError, PermissionError):
 
 class CatalogError(MmmetaError, RuntimeError):
     """A database of the metadir is damaged, of another format, or of another archive."""
+
+
+class HistoryError(CatalogError, RuntimeError):
+    """A shared state has merged another history of the archive than this catalog has; `merged` is what it has."""
+
+    def __init__(self, *arguments: object, merged: str = "") -> None:
+        super().__init__(*arguments)
+        self.merged = merged
 
 
 class LogError(MmmetaError, RuntimeError):

@@ -20,6 +20,7 @@ from mmmeta_core.database.place import open_state, place
 from mmmeta_core.errors import (
     CatalogError,
     ConfigError,
+    HistoryError,
     LogError,
     MmmetaError,
     RefusedError,
@@ -389,7 +390,19 @@ class Metadir:
             return replace(push(self._replica, remote), files=uploaded)
 
     def update(self) -> UpdateResult:
-        """Merge what is new in the catalog into `files`; see `update.update`."""
+        """Merge what is new in the catalog into `files`; see `update.update`.
+
+        Where machines share a state, and it has merged another history of the archive than this catalog's, the remote is
+        asked once more which of the two it has, by a pull; see `State.merge`.
+        """
+        try:
+            return self._update()
+        except HistoryError as error:
+            if self.remote is not None:
+                self.pull()
+            return self._update(confirmed=error.merged)
+
+    def _update(self, *, confirmed: str = "") -> UpdateResult:
         from mmmeta_core.update import update
 
         if not self.paths.root.is_dir():
@@ -399,7 +412,7 @@ class Metadir:
         with self._locked(), self._replica.catalog() as catalog:
             self._old.state(catalog)
             trust = self._replica.check_verified(catalog)
-            result = update(catalog, self.state, self.store, self.paths.root, trust)
+            result = update(catalog, self.state, self.store, self.paths.root, trust, confirmed=confirmed)
             self.state.index_columns(self.config.indexes)
             self._scrub(catalog)
             return result
@@ -581,7 +594,7 @@ class Metadir:
         So many `documents` are looked for in the archive and so many `downloads` here, picked at random; None is all of
         them; with `hashes` their content is read, too. `deep` reads the whole log, and compares catalog, snapshot and
         `head.json` with it. With `remote` False only what lies here is looked at. Without a remote the log of this metadir
-        is, if it has one. What is wrong is in the result, not raised; a remote that does not answer raises as elsewhere.
+        is, if it has one. What is wrong is in the result, not raised; a remote or server that does not answer is.
 
         With `repair` what can be proven is mended, see `repair.repair`, and `dry_run` only says what would be.
         """
@@ -595,12 +608,12 @@ class Metadir:
             there, documents = _remote(self.path), 0
         depth = Depth(documents, downloads, hashes, deep)
         if not repair:
-            return verify(self.paths, self._own_state_file, there, depth, progress)
+            return verify(self.paths, self._place, there, depth, progress)
         from mmmeta_core.repair import Site
         from mmmeta_core.repair import repair as mend
 
         self.close()
-        site = Site(self.paths, self._own_state_file, there, self._sources)
+        site = Site(self.paths, self._place, there, self._sources)
         if dry_run:
             return mend(site, depth, dry_run=True, progress=progress)
         with self._locked():
@@ -812,11 +825,17 @@ class Metadir:
 
     @contextmanager
     def _edit(self) -> Iterator[Catalog]:
+        is_merged = True
         with self._locked(publishes=True), self._replica.catalog() as catalog:
             self._old.state(catalog)
             trust = self._replica.check_verified(catalog)
             yield catalog
-            self.state.merge(catalog.path, verified=trust is not None)
+            try:
+                self.state.merge(catalog.path, verified=trust is not None)
+            except HistoryError:
+                is_merged = False
+        if not is_merged:
+            self.update()
 
 
 def _remote(where: str | os.PathLike[str] | Remote) -> Remote:

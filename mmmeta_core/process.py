@@ -202,7 +202,7 @@ def process(
             f"{', '.join(sorted(stray))} can't be used here: documents come in the order of their keys"
         )
     started = time.monotonic()
-    state.add_own(options.mark, "boolean")
+    state.add_mark(options.mark)
     state.index_mark(options.mark)
     run = _Run(state, files, handler, options, dict(filters), progress)
     run.run()
@@ -251,7 +251,7 @@ def shares(
     """Do what `Documents.shares` says."""
     if size <= 0 or most <= 0:
         raise ConfigError(f"size={size!r} and most={most!r} must be more than 0")
-    state.add_own(options.mark, "boolean")
+    state.add_mark(options.mark)
     run = _Run(state, files, lambda _: None, options, dict(filters), None)
     wanted = size * most if options.limit is None else min(size * most, options.limit)
     found = files.distinct(state.unique, run.condition(), deleted=None, _limit=wanted, **run.filters)
@@ -262,7 +262,7 @@ def shares(
 
 def left(state: State, files: Files, options: ProcessOptions, filters: Mapping[str, Any]) -> Left:
     """Do what `Documents.left` says."""
-    state.add_own(options.mark, "boolean")
+    state.add_mark(options.mark)
     run = _Run(state, files, lambda _: None, options, dict(filters), None)
     claimed = files.count(run.bound(run.work.claimed()), deleted=None, **run.filters)
     return Left(run.count(free=False), claimed)

@@ -45,17 +45,18 @@ def update(
     trust: Trust | None = None,
     *,
     everything: bool = False,
+    confirmed: str = "",
 ) -> UpdateResult:
     """Merge what is new in the catalog into the state db, in one transaction. Idempotent.
 
     Segments that another tool copied into `metadir/log` are replayed first, if `trust` lets them. Afterwards the store's
     `local_last_updated` is the `remote_last_updated` of what was merged, so the two differ exactly when there is more
-    to merge, whatever any clock says. With `everything` all rows are compared, as for another archive. The caller holds
-    the metadir's lock. Raises `LogError`, `CatalogError`.
+    to merge, whatever any clock says. With `everything` all rows are compared, as for another archive; what is
+    `confirmed` is said at `State.merge`. The caller holds the metadir's lock. Raises `LogError`, `CatalogError`.
     """
     started = time.monotonic()
     replay_folder(catalog, metadir, trust)
-    merged = state.merge(catalog.path, everything=everything, verified=trust is not None)
+    merged = state.merge(catalog.path, everything=everything, verified=trust is not None, confirmed=confirmed)
     handled = catalog.store().get(_PUBLISHED)
     if handled is not None and (HANDLED not in store or store.text(HANDLED) != handled):
         store.set_text(HANDLED, handled)

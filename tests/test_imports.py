@@ -19,6 +19,7 @@ PUBLIC = {
         "ConflictError",
         "DocumentError",
         "FileError",
+        "HistoryError",
         "Insight",
         "LogError",
         "Metadir",

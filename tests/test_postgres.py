@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,16 @@ import pytest
 from postgres import Postgres, running
 from sqlalchemy import text
 
-from mmmeta_core import CatalogError, ColumnError, ConfigError, RefusedError, UnavailableError, mmmeta
+from mmmeta_core import (
+    CatalogError,
+    ColumnError,
+    ConfigError,
+    HistoryError,
+    LogError,
+    RefusedError,
+    UnavailableError,
+    mmmeta,
+)
 from mmmeta_core.database.place import Server, place
 from mmmeta_core.database.postgres import session as sessions
 from mmmeta_core.database.work import Work
@@ -152,6 +162,23 @@ def test_a_value_that_no_column_of_a_type_can_hold_is_kept_and_found(m: Metadir,
         m.state.save([("nowhere", {"mine": 1})])
 
 
+def test_a_mark_that_finds_no_room_is_one_sentence_and_others_work_on(m: Metadir, sql: Any) -> None:
+    m.files.insert_many({"content_hash": key} for key in "ab")
+    there = sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'files'::regclass AND attnum > 0")[0][0]
+    assert m.files.process(lambda _: None, mark="first").processed == 2
+    sql(f"ALTER TABLE files {', '.join(f'ADD COLUMN c{at} text' for at in range(1590 - there - 1))}")
+    for mark in ("second", "ctid"):
+        sentence = f"no room for the column '{mark}' in .* move-state"
+        with pytest.raises(ColumnError, match=sentence):
+            m.files.process(lambda _: None, mark=mark)
+        with pytest.raises(ColumnError, match=sentence):
+            m.files.left(mark=mark)
+    m.state.save((key, {"second": True, "first": True}) for key in "ab")
+    assert sql("SELECT __state_rescued FROM files") == [({"second": True},)] * 2
+    assert [one.get("second") for one in m.files.find(first=True)] == [True] * 2
+    assert m.files.process(lambda _: None, mark="first").processed == 0
+
+
 def test_documents_with_very_many_values_are_whole(m: Metadir) -> None:
     """A row of the server has to go into a page of 8 kB, whatever is moved out of it."""
     wide = {f"column {at}": f"{at:030d}" for at in range(495)}
@@ -237,6 +264,160 @@ def test_pods_without_a_disk_share_one_state(tmp_path: Path, url: str) -> None:
         result = fresh.sync().updated
         assert (result.added, result.updated, result.deleted) == (0, 0, 0)
         assert fresh.files.process(lambda _: None).processed == 0
+
+
+def test_of_two_machines_the_one_whose_history_the_archive_no_longer_has_is_told_to_pull(
+    tmp_path: Path, url: str
+) -> None:
+    """The archive was put back in between. Whoever comes first, the history that the remote has is the one that is kept."""
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "before", remote=remote, state_db=url) as before,
+        mmmeta(tmp_path / "after", remote=remote, state_db=url) as after,
+        mmmeta(tmp_path / "slow", remote=remote, state_db=url) as slow,
+    ):
+        publisher.files.insert(content_hash="a", title="old")
+        publisher.push()
+        slow.sync()
+        shutil.copytree(remote, tmp_path / "backup")
+        publisher.files.upsert({"content_hash": "a", "title": "lost"})
+        publisher.push()
+        publisher.files.insert(content_hash="lost")
+        publisher.push()
+        before.pull()
+        shutil.rmtree(remote)
+        (tmp_path / "backup").rename(remote)
+
+        with mmmeta(tmp_path / "anew", remote=remote) as anew:
+            anew.sync()
+            anew.files.insert(content_hash="new")
+            anew.push()
+
+            after.sync()
+            for _ in range(2):  # it pulled before, and comes after: more revisions do not make it right
+                with pytest.raises(LogError, match="pull again"):
+                    before.update()
+                assert shown(after, "title") == {"a": ("old",), "new": (None,)}
+                assert slow.update().revision == after.update().revision == 2
+
+            with pytest.raises(HistoryError) as refused:
+                before.state.merge(before.paths.meta)
+            for number in range(3):  # past the number that the other history had
+                anew.files.insert(content_hash=f"new {number}")
+                anew.push()
+                after.sync()
+                with pytest.raises(LogError, match="pull again"):
+                    before.update()
+            with pytest.raises(
+                HistoryError
+            ):  # what was confirmed before another machine merged more does not hold
+                before.state.merge(before.paths.meta, confirmed=refused.value.merged)
+            before.close()
+            before.paths.meta.unlink()
+            assert not (merged := before.sync().updated).deleted
+            assert (merged.added, merged.revision) == (0, 5)
+            anew.files.delete(content_hash="new")
+            anew.push()
+            assert before.sync().updated.deleted == 1
+            assert slow.sync().updated.revision == after.sync().updated.revision == 6
+            assert set(shown(after, "title")) == {"a", "new 0", "new 1", "new 2"}
+
+
+def test_machines_that_came_by_a_history_before_and_after_it_was_merged_end_with_what_the_remote_has(
+    tmp_path: Path, url: str
+) -> None:
+    """One with the outdated history merges first, or in between; each of the others makes it right again."""
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "before", remote=remote, state_db=url) as before,
+        mmmeta(tmp_path / "after", remote=remote, state_db=url) as after,
+    ):
+        publisher.files.insert(content_hash="a", title="old")
+        publisher.push()
+        shutil.copytree(remote, tmp_path / "backup")
+        for number in range(4):
+            publisher.files.upsert({"content_hash": "a", "title": f"lost {number}"})
+            publisher.push()
+        assert before.sync().updated.revision == 5
+        assert before.files.process(lambda _: None).processed == 1
+        shutil.rmtree(remote)
+        (tmp_path / "backup").rename(remote)
+        with mmmeta(tmp_path / "anew", remote=remote) as anew:
+            anew.sync()
+            anew.files.insert(content_hash="new")
+            anew.push()
+        merged = after.sync().updated
+        assert (merged.added, merged.updated, merged.revision) == (1, 1, 2)
+        assert shown(after, "title", "imported") == {"a": ("old", True), "new": (None, None)}
+        with pytest.raises(LogError, match="pull again"):
+            before.update()
+        assert shown(after, "title", "imported") == {"a": ("old", True), "new": (None, None)}
+
+
+def test_a_machine_that_came_by_a_snapshot_past_what_was_merged_compares_all_if_the_remote_still_has_it(
+    tmp_path: Path, url: str
+) -> None:
+    """The snapshot does not say which revisions it came by."""
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "one", remote=remote, state_db=url) as one,
+        mmmeta(tmp_path / "two", remote=remote, state_db=url) as two,
+        mmmeta(tmp_path / "three", remote=remote, state_db=url) as three,
+    ):
+        publisher.files.insert_many({"content_hash": key} for key in "ab")
+        publisher.push()
+        shutil.copytree(remote, tmp_path / "backup")
+        one.sync()
+        for number in range(3):
+            publisher.files.upsert({"content_hash": "a", "title": f"{number}"})
+            publisher.push()
+        publisher.prune(keep_days=1e-9)
+        assert two.pull().snapshot
+        assert three.pull().snapshot
+        merged = two.update()
+        assert (merged.added, merged.updated, merged.unchanged, merged.deleted) == (0, 1, 1, 0)
+        assert one.sync().updated.revision == three.update().revision == merged.revision == 4
+
+        shutil.rmtree(remote)
+        (tmp_path / "backup").rename(remote)
+        with mmmeta(tmp_path / "anew", remote=remote) as anew:
+            anew.sync()
+            for number in range(4):  # past what was merged: before, nobody can tell
+                anew.files.insert(content_hash=f"new {number}")
+                anew.push()
+        with mmmeta(tmp_path / "four", remote=remote, state_db=url) as four:
+            assert four.sync().updated.added == 4
+            with pytest.raises(LogError, match="pull again"):
+                three.update()
+            assert shown(four, "title").keys() == {"a", "b", *(f"new {number}" for number in range(4))}
+            assert shown(four, "title")["a"] == (None,)
+
+
+def test_a_state_of_an_older_version_has_noted_no_history(tmp_path: Path, url: str, sql: Any) -> None:
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "client", remote=remote, state_db=url) as client,
+    ):
+        publisher.files.insert(content_hash="a")
+        publisher.push()
+        client.sync()
+        sql("DELETE FROM mmmeta_info WHERE key = 'past'")
+        publisher.files.insert(content_hash="b")
+        publisher.push()
+        merged = client.sync().updated
+        assert (merged.added, merged.unchanged) == (1, 0)
+        assert sql("SELECT json_object_keys(value::json) FROM mmmeta_info WHERE key = 'past'") == [
+            ("1",),
+            ("2",),
+        ]
 
 
 def test_many_first_merges_at_once(tmp_path: Path, url: str) -> None:
@@ -647,6 +828,59 @@ def test_a_state_moves_to_the_server_and_back(tmp_path: Path, url: str) -> None:
 
 
 # --- the set-up
+
+
+def test_verify_compares_what_was_merged_and_repair_merges_it_anew(
+    tmp_path: Path, url: str, sql: Any
+) -> None:
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with (
+        mmmeta(tmp_path / "publisher", remote=remote) as publisher,
+        mmmeta(tmp_path / "client", remote=remote, state_db=url) as client,
+    ):
+        publisher.files.insert_many(
+            {"content_hash": key, "title": key, "pages": [1], "more": "a\0"} for key in "abc"
+        )
+        publisher.push()
+        client.pull()
+        before = client.verify(documents=0, deep=True)
+        assert before.whole
+        assert not sql("SELECT 1 FROM pg_namespace WHERE nspname = current_schema()")
+        client.update()
+        client.files.process(lambda _: None)
+        checked = client.verify(documents=0, deep=True)
+        assert (checked.whole, checked.compared - before.compared) == (True, 3)
+        # What the next update merges, and what waits to be published, is no difference.
+        publisher.files.upsert({"content_hash": "c", "title": "new", "other": 1})
+        publisher.push()
+        client.pull()
+        client.files.upsert({"content_hash": "b", "title": "waits"})
+        client.files.insert(content_hash="waits")
+        assert client.verify(documents=0, deep=True).whole
+
+        client.push()
+        client.sync()
+        sql("UPDATE files SET title = 'wrong' WHERE content_hash = 'a'")
+        sql("DELETE FROM files WHERE content_hash = 'b'")
+        assert client.verify(documents=0).whole  # which does not look there
+        (found,) = client.verify(documents=0, deep=True).findings
+        assert found.code == "state-differs"
+        assert str(found).startswith(
+            f"{client.state_name} is not what the catalog says (documents missing: 1, such as b; "
+        )
+        assert "documents different: 1, such as a)" in str(found)
+        told = client.verify(documents=0, repair=True, dry_run=True)
+        assert [repair.subject for repair in told.repaired] == [client.state_name]
+        assert shown(client, "title")["a"] == ("wrong",)
+        mended = client.verify(documents=0, repair=True)
+        assert (mended.whole, len(mended.repaired)) == (True, 1)
+        assert shown(client, "title", "imported") == {
+            "a": ("a", True),
+            "b": ("waits", None),
+            "c": ("new", True),
+            "waits": (None, None),
+        }
 
 
 def test_doctor_tells_of_the_server(tmp_path: Path, postgres: Postgres, url: str, sql: Any) -> None:

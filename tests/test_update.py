@@ -257,6 +257,61 @@ def test_a_machine_that_has_not_pulled_yet_deletes_nothing_of_a_state_that_it_sh
         assert row(fresh, "a")["imported"] is True
 
 
+@pytest.mark.parametrize("revisions", [1, 2, 3])
+def test_an_archive_that_was_put_back_is_merged_as_it_is_now(
+    publisher: Metadir, client: Metadir, tmp_path: Path, remote: Path, revisions: int
+) -> None:
+    """It went on otherwise: with fewer revisions than were merged here, with as many, and with more."""
+    own(client, "a", imported=True)
+    shutil.copytree(remote, tmp_path / "backup")
+    publisher.files.upsert({"content_hash": "a", "title": "lost", "language": "de"})
+    publisher.files.delete(content_hash="b")
+    publisher.push()
+    publisher.files.insert(content_hash="lost")
+    publisher.push()
+    client.sync()
+    shutil.rmtree(remote)
+    (tmp_path / "backup").rename(remote)
+    with mmmeta(tmp_path / "anew", remote=remote) as anew:
+        for number in range(revisions):
+            anew.pull()
+            anew.files.insert(content_hash=f"new {number}")
+            anew.push()
+    with pytest.raises(LogError, match="pull again"):
+        client.sync()
+    assert row(client, "a")["title"] == "lost"
+    client.close()
+    client.paths.meta.unlink()
+    merged = client.sync().updated
+    assert (merged.added, merged.updated, merged.deleted, merged.restored) == (revisions, 1, 1, 1)
+    assert {"title": "A", "language": None, "imported": True}.items() <= row(client, "a").items()
+    assert {file.key for file in client.files} == {*"abc", *(f"new {number}" for number in range(revisions))}
+    with mmmeta(tmp_path / "anew", remote=remote) as anew:
+        anew.files.upsert({"content_hash": "b", "title": "new"})
+        anew.push()
+    assert counts(client) == (0, 1, 0, 0, 0, revisions + 2)
+    assert counts(client) == (0, 0, 0, 0, 0, revisions + 2)
+
+
+def test_a_catalog_that_is_on_its_way_again_takes_nothing_back(
+    publisher: Metadir, client: Metadir, tmp_path: Path, remote: Path
+) -> None:
+    """It was moved away, and the pull that brings it anew broke off."""
+    publisher.files.insert(content_hash="d")
+    publisher.push()
+    client.sync()
+    newest = remote / "_mmmeta" / "log" / "00000000000000000002.jsonl.gz"
+    newest.rename(tmp_path / "newest")
+    client.close()
+    client.paths.meta.unlink()
+    with pytest.raises(LogError):
+        client.pull()
+    merged = client.update()
+    assert (merged.deleted, merged.revision, len(client.files)) == (0, 2, 4)
+    (tmp_path / "newest").rename(newest)
+    assert counts(client) == (0, 0, 0, 0, 0, 2)
+
+
 def test_an_archive_that_begins_where_a_local_one_was_is_compared_as_a_whole(tmp_path: Path) -> None:
     """The state has documents of a catalog that was never published, and that is gone."""
     (tmp_path / "remote").mkdir()

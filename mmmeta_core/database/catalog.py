@@ -24,6 +24,7 @@ import orjson
 from mmmeta_core.atomic import fsync_file
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED, Columns, Fitted, fold
 from mmmeta_core.database.foreign import check_content, check_schema
+from mmmeta_core.database.lineage import note_digest
 from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format, writable
 from mmmeta_core.database.rebase import left, rescued_of, same
 from mmmeta_core.database.sqlite import (
@@ -665,6 +666,8 @@ class Catalog:
         )
 
     def _write_position(self, position: Position) -> None:
+        before = self.position
+        note_digest(self.connection, before.revision, before.digest)
         set_values(
             self.connection,
             "mmmeta_info",

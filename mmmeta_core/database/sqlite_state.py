@@ -17,6 +17,7 @@ import orjson
 
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, STATE_RESCUED
 from mmmeta_core.database.foreign import check_documents
+from mmmeta_core.database.lineage import PAST, catalog_digests, past_after, relation
 from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format
 from mmmeta_core.database.per_thread import PerThread
 from mmmeta_core.database.sqlite import (
@@ -134,7 +135,14 @@ class SqliteState(State):
 
     # --- the publisher's columns
 
-    def merge(self, catalog: Path, *, everything: bool = False, verified: bool = False) -> Merged:
+    def merge(
+        self,
+        catalog: Path,
+        *,
+        everything: bool = False,
+        verified: bool = False,
+        confirmed: str = "",  # noqa: ARG002 - no other machine shares this state
+    ) -> Merged:
         """See `State.merge`."""
         connection = self.connection
         connection.execute("ATTACH ? AS meta", (f"{catalog.absolute().as_uri()}?mode=rw",))
@@ -158,28 +166,33 @@ class SqliteState(State):
         archive = info.get("archive")
         moved = everything or ("archive" in known and archive != known["archive"])
         moved = moved or (verified and not known.get("verified"))
+        revision, digests = int(info.get("revision", 0)), catalog_digests(connection, "meta")
+        how = relation(known, digests, revision)
+        moved = moved or how in ("other", "unproven")
         # Before the first revision the catalog's rows have none: what an older version left does not wait in pending.
-        whole = moved or not int(info.get("revision", 0))
+        whole = moved or not revision
         cursor = -1 if whole else int(known.get("revision", 0))
         kinds = dict(connection.execute("SELECT name, kind FROM meta.mmmeta_columns"))
         clashes = self._adopt_columns(kinds)
         news = whole or self._has_news(connection, cursor)
-        counts = self._merge_rows(connection, catalog, kinds, clashes, cursor) if news else _NONE
+        emptied = self._unpublished(kinds) if moved else []
+        counts = self._merge_rows(connection, catalog, kinds, clashes, emptied, cursor) if news else _NONE
         gone = self._delete_missing(connection) if moved else 0
         store = orjson.dumps(dict(connection.execute("SELECT key, value FROM meta.mmmeta_store"))).decode()
         notes = {
             "archive": archive,
-            "revision": info.get("revision", 0),
             "store": store,
             "verified": int(verified),
             "clashes": orjson.dumps(clashes).decode(),
         }
+        if moved or how != "behind":
+            notes |= {"revision": revision, PAST: past_after(known, digests, "other" if moved else how)}
         changed = {name: value for name, value in notes.items() if name not in known or known[name] != value}
         set_values(connection, "mmmeta_info", changed)
         before = orjson.loads(known.get("clashes") or "[]")
         return Merged(
             **{**counts, "deleted": counts["deleted"] + gone},
-            revision=int(info.get("revision", 0)),
+            revision=int(notes.get("revision", known.get("revision", 0))),
             clashes=tuple(clashes),
             new_clashes=tuple(name for name in clashes if name not in before),
         )
@@ -198,6 +211,7 @@ class SqliteState(State):
         catalog: Path,
         kinds: Mapping[str, Kind],
         clashes: Collection[str],
+        emptied: list[str],
         cursor: int,
     ) -> Mapping[str, Any]:
         columns = [name for name in self._published(connection) if name not in clashes]
@@ -217,7 +231,7 @@ class SqliteState(State):
         source = f"temp.changed AS c JOIN meta.files AS m ON m.{key} = c.key"
         check_documents(connection, catalog, self.unique, kinds, source)
         left = self._forget_purged(connection)
-        written = self._copy(connection, columns, format_time(utcnow()))
+        written = self._copy(connection, columns, emptied, format_time(utcnow()))
         connection.execute("DROP TABLE temp.changed")
         return {
             "added": int(added),
@@ -228,15 +242,16 @@ class SqliteState(State):
             "purged_downloads": tuple(left),
         }
 
-    def _copy(self, connection: sqlite3.Connection, columns: list[str], now: str) -> int:
-        key = quote(self.unique)
-        names = ",".join(map(quote, columns))
-        updates = ",".join(f"{quote(c)}=excluded.{quote(c)}" for c in columns)
+    def _copy(self, connection: sqlite3.Connection, columns: list[str], emptied: list[str], now: str) -> int:
+        key, both = quote(self.unique), [*columns, *emptied]
+        names = ",".join(map(quote, both))
+        values = ",".join([*(f"m.{quote(c)}" for c in columns), *("NULL" for _ in emptied)])
+        updates = ",".join(f"{quote(c)}=excluded.{quote(c)}" for c in both)
         # As rows: a chain of ORs nests, and SQLite takes a thousand levels.
-        here, there = (",".join(f"{table}.{quote(c)}" for c in columns) for table in ("files", "excluded"))
+        here, there = (",".join(f"{table}.{quote(c)}" for c in both) for table in ("files", "excluded"))
         cursor = connection.execute(
             f"INSERT INTO main.files ({key},{names},__state_added,__state_last_updated) "
-            f"SELECT m.{key},{','.join(f'm.{quote(c)}' for c in columns)},?1,?1 "
+            f"SELECT m.{key},{values},?1,?1 "
             f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key WHERE 1 = 1 "
             f"ON CONFLICT ({key}) DO UPDATE SET {updates},__state_last_updated=excluded.__state_last_updated "
             f"WHERE ({here}) IS NOT ({there})",

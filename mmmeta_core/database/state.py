@@ -146,13 +146,19 @@ class State(ABC):
         """Run a block in one transaction; a nested one is a savepoint."""
 
     @abstractmethod
-    def merge(self, catalog: Path, *, everything: bool = False, verified: bool = False) -> Merged:
+    def merge(
+        self, catalog: Path, *, everything: bool = False, verified: bool = False, confirmed: str = ""
+    ) -> Merged:
         """Merge what the catalog has new into the published columns, in one transaction.
 
         Looks only at rows of revisions that were not merged before, and at local changes that wait for their
-        publication; at all rows with `everything`, and when the catalog is of another archive than last time or is the
-        first one that is `verified`, which is that trusted signatures cover it. Then documents that the catalog does not
-        have are soft-deleted here, so no state is lost. A catalog of a machine that has not pulled yet changes nothing.
+        publication; at all rows with `everything`, and when the catalog is of another archive than last time, or of
+        another history of it, or is the first one that is `verified`, which is that trusted signatures cover it. Then
+        documents that the catalog does not have are soft-deleted here, so no state is lost. A catalog of a machine that
+        has not pulled yet changes nothing.
+
+        Which of two histories is the archive's only the remote knows. So where machines share a state `HistoryError` is
+        raised, unless the remote has `confirmed` this catalog's since the state had what the error's `merged` names.
         """
 
     @abstractmethod
@@ -287,6 +293,10 @@ class State(ABC):
         if name not in self.kinds():
             self.run(lambda _: self._add_column(name, kind, "client"))
 
+    def add_mark(self, mark: str) -> None:
+        """Make the column of a pipeline, if it is not there. Raises as `save` does."""
+        self.add_own(mark, "boolean")
+
     def _fitted(
         self, updates: Iterable[tuple[Key, Mapping[str, Any]]]
     ) -> Iterator[tuple[Key, Mapping[str, Any], Fitted]]:
@@ -326,6 +336,12 @@ class State(ABC):
                 self._drop_column(before)
             self._add_column(name, kind, "publisher")
         return clashes
+
+    def _unpublished(self, kinds: Mapping[str, Kind]) -> list[str]:
+        """Return the publisher's columns that a catalog with these does not have: it is not the one that was merged."""
+        owners = self.owners()
+        del owners[self.unique]
+        return [name for name, owner in owners.items() if owner == "publisher" and name not in kinds]
 
     @abstractmethod
     def _drop_column(self, name: str) -> None:

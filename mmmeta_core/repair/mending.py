@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from mmmeta_core.database.place import Place
 from mmmeta_core.errors import CatalogError, MmmetaError
 from mmmeta_core.paths import Paths
 from mmmeta_core.remotes import Remote
@@ -28,9 +29,14 @@ class Site:
     """What a repair works on. Nobody else writes to the metadir meanwhile, and this process has no database of it open."""
 
     paths: Paths
-    state_db: Path
+    state: Place
     remote: Remote | None
     sources: Sources
+
+    @property
+    def state_db(self) -> Path:
+        """The file of the state, or where it would be if it did not lie on a server."""
+        return self.state if isinstance(self.state, Path) else self.paths.state
 
 
 def repair(
@@ -46,7 +52,7 @@ def repair(
     failed: dict[tuple[str, Code], str] = {}
     for number in range(_ROUNDS):
         with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
-            looked = look(site.paths, site.state_db, site.remote, depth, Path(folder), progress)
+            looked = look(site.paths, site.state, site.remote, depth, Path(folder), progress)
             result = looked.result
             planned = plan(result.findings, _facts(site, looked.truth), failed)
             if dry_run:
@@ -128,7 +134,9 @@ def _mend(site: Site, truth: Truth | None, stage: Stage, findings: Sequence[Find
         return with_log[stage](truth)
     if stage == "salvage":
         return salvage.salvage(site.paths, site.state_db)
-    return state.mend(site.paths, site.state_db)
+    if not isinstance(site.state, Path):
+        return state.merge_anew(site.paths, site.state)
+    return state.mend(site.paths, site.state)
 
 
 def _remote(site: Site) -> Remote:

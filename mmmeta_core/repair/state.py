@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -11,8 +12,10 @@ from mmmeta_core import update as updating
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, STATE_BOOKKEEPING
+from mmmeta_core.database.place import Server, open_state
 from mmmeta_core.database.sqlite import atomic, quote, table_columns
 from mmmeta_core.database.sqlite_state import SqliteState
+from mmmeta_core.database.state import State
 from mmmeta_core.errors import CatalogError
 from mmmeta_core.paths import Paths
 from mmmeta_core.store import Store
@@ -45,11 +48,26 @@ def mend(paths: Paths, state_db: Path) -> str:
                 columns = mend_columns(connection, catalog)
                 for statement in WORK:
                     connection.execute(statement)
-            merged = updating.update(catalog, state, Store(paths.store), paths.root, everything=True)
+            said = _merge(paths, catalog, state)
     finally:
         state.close()
-    said = f"taken from the catalog again: {merged.updated + merged.added + merged.deleted + merged.restored} documents"
     return f"{said}; columns: {', '.join(columns)}" if columns else said
+
+
+def merge_anew(paths: Paths, server: Server) -> str:
+    """Take all published columns of a state on a server from the catalog again; your own columns stay."""
+    config = Config.load(paths.config)
+    with (
+        closing(open_state(server, config.unique)) as state,
+        open_catalog(paths.meta, config.unique, max_columns=config.max_columns) as catalog,
+    ):
+        return _merge(paths, catalog, state)
+
+
+def _merge(paths: Paths, catalog: Catalog, state: State) -> str:
+    merged = updating.update(catalog, state, Store(paths.store), paths.root, everything=True)
+    total = merged.updated + merged.added + merged.deleted + merged.restored
+    return f"taken from the catalog again: {total} documents"
 
 
 def mend_columns(connection: sqlite3.Connection, catalog: Catalog) -> list[str]:

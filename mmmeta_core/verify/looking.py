@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, Position
+from mmmeta_core.database.place import Place, Server
 from mmmeta_core.paths import Paths
 from mmmeta_core.remotes import Remote
 from mmmeta_core.signing import load_trust
@@ -20,6 +21,7 @@ from mmmeta_core.verify.downloads import look_at_downloads
 from mmmeta_core.verify.findings import Report, VerifyResult
 from mmmeta_core.verify.history import Truth
 from mmmeta_core.verify.log import look_at_log
+from mmmeta_core.verify.server import look_at_server
 from mmmeta_core.verify.state import look_at_state
 
 
@@ -34,14 +36,14 @@ class Depth:
 
 
 def verify(
-    paths: Paths, state_db: Path, remote: Remote | None, depth: Depth, progress: Progress | None = None
+    paths: Paths, state: Place, remote: Remote | None, depth: Depth, progress: Progress | None = None
 ) -> VerifyResult:
     """Look at the metadir, at the remote's log, and at random samples of documents and downloads.
 
     Publishing and pulling may go on meanwhile. Raises `RemoteError` when the remote does not do what it is asked.
     """
     with tempfile.TemporaryDirectory(prefix="mmmeta-") as folder:
-        return look(paths, state_db, remote, depth, Path(folder), progress).result
+        return look(paths, state, remote, depth, Path(folder), progress).result
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Looked:
 
 def look(
     paths: Paths,
-    state_db: Path,
+    state: Place,
     remote: Remote | None,
     depth: Depth,
     folder: Path,
@@ -64,7 +66,7 @@ def look(
     started = time.monotonic()
     run = _Run(paths, remote, depth, folder, progress)
     position = run.look_at_catalog()
-    run.look_at_state(state_db)
+    run.look_at_state(state)
     result = VerifyResult(
         revision=position.revision,
         remote_revision=run.newest,
@@ -102,9 +104,14 @@ class _Run:
         self.has_catalog = is_there(self.paths.meta) and not self.report.has(str(self.paths.meta))
         return position
 
-    def look_at_state(self, path: Path) -> None:
-        """Look at the state db, and at downloads, which it knows of."""
+    def look_at_state(self, place: Place) -> None:
+        """Look at the state db, and at downloads, which it knows of; of one on a server at published columns, if `deep`."""
         report, config = self.report, self.config
+        if isinstance(place, Server):
+            if self.depth.deep and self.has_catalog and config is not None and not report.has_code("key"):
+                look_at_server(place, config, self.paths.meta, report)
+            return
+        path = place
         with whole_state(path, self.paths, config, report, deep=self.depth.deep) as connection:
             if connection is None or report.has_code("key"):
                 return

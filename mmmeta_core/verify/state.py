@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, STATE_BOOKKEEPING, fold
+from mmmeta_core.database.lineage import PAST
 from mmmeta_core.database.sqlite import quote, table_columns
 from mmmeta_core.types import KINDS
 from mmmeta_core.verify.compare import TIME, UPDATED, Rows, attached, differing
@@ -67,7 +68,7 @@ def _check_notes(info: Mapping[str, Any]) -> None:
     """Raise for notes that can't be."""
     if int(info.get("revision", 0)) < 0:
         raise ValueError("the merged revision can't be")
-    for name, kind in (("store", dict), ("clashes", list)):
+    for name, kind in (("store", dict), ("clashes", list), (PAST, dict)):
         if name in info and not isinstance(orjson.loads(info[name]), kind):
             raise ValueError(f"its note {name!r} can't be")
 

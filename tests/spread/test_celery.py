@@ -22,14 +22,14 @@ from mmmeta_core import mmmeta
 from spread.machines import CHUNK
 from spread.servers import until
 
-DOCUMENTS = int(os.environ.get("SPREAD_DOCUMENTS", "3000"))
-KILLS = int(os.environ.get("SPREAD_KILLS", "8"))
+DOCUMENTS = int(os.environ.get("SPREAD_DOCUMENTS", "1600"))
+KILLS = int(os.environ.get("SPREAD_KILLS", "4"))
 SEED = os.environ.get("SPREAD_SEED") or str(random.randrange(10**6))  # noqa: S311
 MACHINES = Path(__file__).with_name("machines.py")
 BIN = Path(sys.executable).parent
-SHARE = max(100, DOCUMENTS // 100)
+SHARE = max(200, DOCUMENTS // 100)
 VISIBILITY_SECONDS = 5 + SHARE // 50
-PATIENCE = 60 + DOCUMENTS / 20
+PATIENCE = 600 + DOCUMENTS / 20
 
 
 class Machine:
@@ -59,6 +59,15 @@ class Machine:
     @property
     def is_there(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def is_ready(self) -> bool:
+        """Whether it has a process to work."""
+        assert self.is_there, f"see {self.folder / 'log'}"
+        return bool(self.workers())
+
+    def workers(self) -> list[int]:
+        """Return its processes that work: none while it starts."""
+        return self.pids()[2:]  # below dagster-celery and celery
 
     def pids(self) -> list[int]:
         """Return its processes, the one that works last."""
@@ -141,6 +150,8 @@ def machines(tmp_path: Path, config: Path, places: dict[str, str]) -> Iterator[l
     machines = [Machine(tmp_path / f"machine{number}", config, places) for number in (1, 2)]
     for machine in machines:
         machine.start()
+    for machine in machines:  # so that none has all to itself
+        until(machine.is_ready, f"{machine.folder.name} to start", PATIENCE)
     yield machines
     for machine in machines:
         machine.kill()
@@ -149,8 +160,20 @@ def machines(tmp_path: Path, config: Path, places: dict[str, str]) -> Iterator[l
 @contextmanager
 def running(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the job; the steps are for the machines."""
-    command = [BIN / "dagster", "job", "execute", "-f", MACHINES, "-a", "defs", "-j", "imports", "-c", config]
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as run:
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "job",
+        "execute",
+        "-f",
+        MACHINES,
+        "-a",
+        "defs",
+        "-j",
+        "imports",
+    ]
+    with log.open("wb") as out, subprocess.Popen([*command, "-c", config], stdout=out, stderr=out) as run:
         try:
             yield run
         finally:
@@ -187,14 +210,14 @@ def test_workers_are_killed_and_every_document_is_done(
             handled = int(DOCUMENTS * (number + chance.random()) / (KILLS + 1))
 
             def has_come_so_far(handled: int = handled) -> bool:
+                """Whether so much is handled, and both had their part in it before one is killed."""
                 assert all(machine.is_there for machine in machines)
-                return (
-                    run.poll() is not None or rows(database, "SELECT count(*) FROM handled")[0][0] >= handled
-                )
+                there, at = rows(database, "SELECT count(*), count(DISTINCT machine) FROM handled")[0]
+                return run.poll() is not None or (there >= handled and at == len(machines))
 
             until(has_come_so_far, f"{handled} documents", PATIENCE)
             machine = chance.choice(machines)
-            worker = machine.pids()[2:]  # below dagster-celery and celery; none while it starts
+            worker = machine.workers()
             if worker and chance.random() < 0.5:
                 machine.kill_one(worker[0])
             else:

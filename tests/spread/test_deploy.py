@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -15,10 +17,10 @@ import yaml
 from dagster._config import validate_config
 
 from mmmeta_core import mmmeta
+from spread.servers import until
 from spread.test_celery import Machine
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-BIN = Path(sys.executable).parent
 
 
 def read(name: str) -> Any:
@@ -57,9 +59,10 @@ def test_an_instance_has_the_settings(home: Path, database: str) -> None:
         assert cursor.fetchall() == [('["kept"]',)]
 
 
-def test_the_definitions_run_on_celery(
+def test_the_daemon_has_what_is_new_imported_by_celery(
     home: Path, tmp_path: Path, database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A worker and a daemon with the files as they are: the sensor asks for the run, the queue starts it."""
     archive = tmp_path / "archive"
     archive.mkdir()
     with mmmeta(tmp_path / "publisher", remote=archive) as publisher:
@@ -81,28 +84,26 @@ def test_the_definitions_run_on_celery(
         tmp_path / "machine", DEPLOY / "celery" / "celery.yaml", {"MMMETA": str(tmp_path / "machine")}
     )
     machine.start()
-    try:
-        command = [
-            BIN / "dagster",
-            "job",
-            "execute",
-            "-f",
-            DEPLOY / "definitions.py",
-            "-a",
-            "defs",
-            "-j",
-            "client",
-        ]
-        with (tmp_path / "log").open("wb") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, timeout=300)
-        assert done.returncode == 0, (tmp_path / "log").read_text()[-5000:]
-    finally:
-        machine.kill()
+    command = [sys.executable, "-m", "dagster._daemon", "run", "-f", DEPLOY / "definitions.py"]
+    with (tmp_path / "log").open("wb") as log, dg.DagsterInstance.get() as instance:
+        daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+        def is_done() -> bool:
+            assert daemon.poll() is None, (tmp_path / "log").read_text()[-5000:]
+            runs = instance.get_runs()
+            assert not any(run.status == dg.DagsterRunStatus.FAILURE for run in runs)
+            return [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS]
+
+        try:
+            until(is_done, "the run that the sensor asks for", 600)
+        finally:
+            os.killpg(daemon.pid, signal.SIGKILL)  # with the server of the code, which would wait for others
+            daemon.wait()
+            machine.kill()
     with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*), count(DISTINCT title) FROM documents")
         assert cursor.fetchone() == (100, 100)
     assert (tmp_path / "machine" / "_mmmeta").is_dir()
-    assert not (tmp_path / "orchestrator").exists()
 
 
 def test_kubernetes_takes_its_settings() -> None:

@@ -20,11 +20,13 @@ from mmmeta_core.database.columns import STATE_RESCUED
 from mmmeta_core.database.per_thread import PerThread
 from mmmeta_core.database.place import Server
 from mmmeta_core.database.postgres import schema
+from mmmeta_core.database.postgres.compare import Compared, Comparison
 from mmmeta_core.database.postgres.merge import Merge
 from mmmeta_core.database.postgres.session import Session
 from mmmeta_core.database.postgres.values import MOST_COLUMNS, SYSTEM_COLUMNS, TYPES, fit
 from mmmeta_core.database.sqlite import chunks, quote, set_values
 from mmmeta_core.database.state import Merged, Owner, State, index_name, kept_rescued
+from mmmeta_core.errors import ColumnError
 from mmmeta_core.types import Key, Kind, Row, format_time, parse_time
 
 log = logging.getLogger(__name__)
@@ -199,9 +201,11 @@ class PostgresState(State):
 
     # --- the publisher's columns
 
-    def merge(self, catalog: Path, *, everything: bool = False, verified: bool = False) -> Merged:
+    def merge(
+        self, catalog: Path, *, everything: bool = False, verified: bool = False, confirmed: str = ""
+    ) -> Merged:
         """See `State.merge`. A catalog that is older than what was merged changes nothing: another machine has more."""
-        merge = Merge(self, catalog, everything=everything, verified=verified)
+        merge = Merge(self, catalog, everything=everything, verified=verified, confirmed=confirmed)
         merged = self.run(merge.run)
         if merge.rescued:
             log.info("state: %d documents have values that no column can have, kept as JSON", merge.rescued)
@@ -212,9 +216,17 @@ class PostgresState(State):
             )
         return merged
 
+    def compare(self, catalog: Path) -> Compared:
+        """Compare what was merged with the catalog, and change nothing. Reads all of both."""
+        return self.run(Comparison(self, catalog).compare)
+
     def adopt(self, kinds: Mapping[str, Kind]) -> list[str]:
         """Make the catalog's columns known, as far as there is room; return those that are the client's own already."""
         return self._adopt_columns(kinds)
+
+    def unpublished(self, kinds: Mapping[str, Kind]) -> list[str]:
+        """Return the publisher's columns that the catalog does not have."""
+        return self._unpublished(kinds)
 
     def take_texts_as_keys(self) -> None:
         """Turn a key column of integers into one of text; within a transaction."""
@@ -256,11 +268,28 @@ class PostgresState(State):
 
     # --- the client's columns
 
+    def add_mark(self, mark: str) -> None:
+        """See `State.add_mark`. Other columns may be kept as JSON, but this one has to be in the table, or `ColumnError`."""
+        if mark in self.columns():
+            return
+
+        def add(_: Session) -> None:
+            self.add_own(mark, "boolean")
+            if mark not in self.columns():
+                raise ColumnError(
+                    f"there is no room for the column {mark!r} in {self.name}, or no column can have that name: PostgreSQL "
+                    "takes 1,600 columns, those that were dropped among them. Choose another name, have fewer columns "
+                    "published, or move the state to an empty schema with move-state"
+                )
+
+        self.run(add)
+
     def save_within(self, updates: Iterable[tuple[Key, Mapping[str, Any]]]) -> None:
         """See `State.save_within`."""
         session, now = self.connection, format_time(self.now())
         for some in chunks(self._fitted(updates)):
-            kinds = self._own_kinds()
+            own, there = self._own_kinds(), set(self.columns())
+            kinds = {name: kind for name, kind in own.items() if name in there}
             keys = self._keys(key for key, _, _ in some)
             key = quote(self.unique)
             kept = dict(
@@ -273,7 +302,7 @@ class PostgresState(State):
             for (given, values, fitted), mine in zip(some, self._each_key(some), strict=True):
                 if mine not in kept:
                     raise self._missing(given)
-                row, misfits = fit(fitted.row, kinds, kinds)
+                row, misfits = fit(fitted.row, kinds, own)
                 self.note_mixed(misfits)
                 said = kept_rescued(kept[mine], values, {**fitted.rescued, **misfits})
                 if said != kept[mine]:
@@ -295,12 +324,10 @@ class PostgresState(State):
             yield key if integers else str(key)
 
     def _own_kinds(self) -> dict[str, Kind]:
-        """Return the kinds of the client's columns that the table has."""
-        found = self.connection.execute(
-            "SELECT name, kind FROM mmmeta_columns WHERE owner = 'client'"
-        ).fetchall()
-        there = set(self.columns())
-        return {name: kind for name, kind in found if name in there}
+        """Return the kinds of the client's columns, also of those that the table has no room for."""
+        return dict(
+            self.connection.execute("SELECT name, kind FROM mmmeta_columns WHERE owner = 'client'").fetchall()
+        )
 
     def note_mixed(self, names: Iterable[str]) -> None:
         """Note that some values of these columns are kept as JSON; within a transaction."""
