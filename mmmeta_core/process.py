@@ -318,8 +318,10 @@ class _Run:
         """Return a condition of `Work`'s as SQLAlchemy takes it, with its parameters."""
         from sqlalchemy import text
 
+        from mmmeta_core.database.identifiers import spelled
+
         parameters = self.work.parameters()
-        escaped = condition.replace(":", "\\:")
+        escaped = spelled(condition).replace(":", "\\:")
         for name in parameters:
             escaped = escaped.replace(f"\\:{name}", f":{name}")
         used = {name: value for name, value in parameters.items() if f":{name}" in escaped}
