@@ -449,6 +449,7 @@ class Metadir:
         max_polls: int | None = None,
         stop: threading.Event | None = None,
         filters: Callable[[], Mapping[str, Any]] = dict,
+        on_deleted: Handler | None = None,
         **options: Any,
     ) -> Iterator[Turn]:
         """Keep this client up to date: poll; pull, update and process where there is something to do; see `watch.watch`.
@@ -456,8 +457,10 @@ class Metadir:
         Yields what each poll led to, every `interval` seconds or so. `handler`, `mark` and `options` are those of
         `files.process`, whose filters `filters` gives, anew each time: "the last week" moves on. `run_command("import.sh
         {path}")` makes a handler of a program. Several may watch one metadir: each document is claimed by one of them.
+        `on_deleted` is a handler for documents that were done and that the publisher has deleted since, whatever the
+        filters; success takes the mark away.
         """
-        from mmmeta_core.watch import Steps, Work, watch
+        from mmmeta_core.watch import Steps, Work, removal, watch
 
         steps = Steps(
             poll=self.poll,
@@ -465,6 +468,7 @@ class Metadir:
             update=self.update,
             revision=lambda: self.state_revision if self._old.has_state else 0,
             work=Work(self, handler, mark, filters, options),
+            remove=removal(self, on_deleted, mark, options),
         )
         return watch(steps, interval=interval, max_polls=max_polls, stop=stop)
 

@@ -249,10 +249,10 @@ def settings_text(options: ProcessOptions, filters: Mapping[str, Any]) -> str | 
     return text.decode()
 
 
-def due_count(state: State, files: Files, mark: str, settings: str | None) -> int:
+def due_count(state: State, files: Files, mark: str, settings: str | None, on: On = "due") -> int:
     """Return how many documents a pipeline with these settings (`settings_text`) can do now."""
     kept = orjson.loads(settings) if settings else {}
-    options = ProcessOptions(mark=mark, on_change=kept.get("on_change", "content"))
+    options = ProcessOptions(mark=mark, on=on, on_change=kept.get("on_change", "content"))
     filters = {name: _revived(value) for name, value in kept.get("filters", {}).items()}
     return _Run(state, files, lambda _: None, options, filters, None).count()
 
