@@ -561,12 +561,14 @@ class Metadir:
         """Look whether the set-up is right: machine, folders, settings, keys, databases, remote; see `doctor.examine`.
 
         What is wrong is in the result, not raised. Nothing stays behind; a small object is written to the remote, and
-        removed, only with a `files_root` or with `write`. `seen` is told each check as soon as it is known.
+        removed, only with a `files_root` or with `write`. A publisher is known by its `files_root`, one that an earlier
+        `generate` had, or by changes that wait to be published. `seen` is told each check as soon as it is known.
         """
-        from mmmeta_core.doctor import Site, examine
+        from mmmeta_core.doctor import Site, examine, role_of
 
-        places = (self.paths, self._place, self.files_root, self.remote)
-        return examine(Site(*places, publishes=self._generates, writes=self._generates or write), seen)
+        role = role_of(self.paths, self.files_root if self._generates else None)
+        places = (self.paths, self._place, role.files_root, self.remote)
+        return examine(Site(*places, publishes=role.publishes, writes=self._generates or write), seen)
 
     def verify(
         self,
