@@ -95,8 +95,8 @@ class Metadir:
         if base.is_file():
             raise ConfigError(f"{base} is a file; give the folder that holds, or is to hold, {NAME}")
         self.path = base
-        self.paths = Paths(base / NAME)
-        self.files_root = Path(root) if root else base
+        self.paths: Paths = Paths(base / NAME)
+        self.files_root: Path = Path(root) if root else base
         self.remote: Remote | None = _remote(where) if where else None
         self._generates = bool(root)
         self._replica = Replica(self.paths)

@@ -36,7 +36,7 @@ class Merge:
         self.catalog = catalog
         self.everything = everything
         self.verified = verified
-        self.rescued = 0
+        self.rescued: int = 0
         self.left_out: list[Key] = []
 
     def run(self, session: Session) -> Merged:
