@@ -11,8 +11,7 @@ ON_POSTGRES := tests/test_concurrency.py tests/test_files.py tests/test_into.py 
     tests/test_publish.py tests/test_shares.py tests/test_status.py tests/test_file.py tests/test_hostile_output.py
 
 ON_OLDEST := $(addprefix tests/test_,$(addsuffix .py,dagster_assets dagster_archive dagster_checks dagster_components \
-    dagster_readme dagster_scenarios dagster_sensor cli cli_work export file files generate \
-    hostile_output into process publish signing status update))
+    dagster_readme dagster_scenarios dagster_sensor cli files hostile_output into process update))
 
 .PHONY: run test test-postgres test-oldest test-crash test-daemon test-spread test-flips soak fuzz screenshots bench scale demo check dist format lint types layers clean
 

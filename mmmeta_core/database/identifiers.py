@@ -34,7 +34,8 @@ def plain(statement: str) -> str:
 def take_any_name(dialect: Dialect) -> None:
     """Let a dialect spell names so; its statements have to go through `plain`."""
     own = type(dialect.identifier_preparer)
-    dialect.identifier_preparer = type(own.__name__, (_Spelling, own), {})(dialect)
+    dialect.preparer = type(own.__name__, (_Spelling, own), {})  # some make another one when they connect
+    dialect.identifier_preparer = dialect.preparer(dialect)
 
 
 def connect_any_name(engine: Engine) -> None:
