@@ -6,12 +6,14 @@ STAMP := $(VENV)/.installed
 PORT ?= 3000
 
 OLDEST := .venv-oldest
-OLDEST_DAGSTER := 1.13.0
 
 SPREAD := .venv-spread
 
 ON_POSTGRES := tests/test_concurrency.py tests/test_files.py tests/test_into.py tests/test_process.py tests/test_update.py \
-    tests/test_publish.py tests/test_shares.py tests/test_status.py tests/test_file.py
+    tests/test_publish.py tests/test_shares.py tests/test_status.py tests/test_file.py tests/test_hostile_output.py
+
+ON_OLDEST := $(addprefix tests/test_,$(addsuffix .py,dagster_assets dagster_archive dagster_checks dagster_components \
+    dagster_readme dagster_scenarios dagster_sensor cli files hostile_output into process update))
 
 .PHONY: run test test-postgres test-oldest test-crash test-daemon test-spread test-flips soak fuzz screenshots bench scale demo check dist format lint types layers clean
 
@@ -30,11 +32,9 @@ test-postgres: $(STAMP)
 	MMMETA_TEST_STATE=postgresql $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder \
 	    -m "not daemon and not crash and not spread" $(ON_POSTGRES) tests/test_postgres.py
 
-# The oldest Dagster and pandas that pyproject.toml allows; warnings between them and newer packages are their own.
+# The oldest of each package that pyproject.toml allows; warnings between them and newer packages are their own.
 test-oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest -n auto --dist loadfile -W ignore::Warning tests/test_dagster_assets.py \
-	    tests/test_dagster_archive.py tests/test_dagster_checks.py tests/test_dagster_components.py \
-	    tests/test_dagster_readme.py tests/test_dagster_scenarios.py tests/test_dagster_sensor.py tests/test_files.py
+	$(OLDEST)/bin/python -m pytest -n auto --dist loadfile -W ignore::Warning $(ON_OLDEST)
 
 test-daemon: $(STAMP)
 	$(BIN)/python -m pytest -m daemon
@@ -96,6 +96,7 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 layers: $(STAMP)
 	$(BIN)/lint-imports --no-cache
@@ -112,8 +113,9 @@ endef
 $(STAMP): pyproject.toml
 	@$(call install,$(VENV),)
 
-$(OLDEST)/.installed: pyproject.toml
-	@$(call install,$(OLDEST),"dagster==$(OLDEST_DAGSTER)" "dagster-webserver==$(OLDEST_DAGSTER)" "dagster-dg-cli==$(OLDEST_DAGSTER)" "pandas<3")
+$(OLDEST)/.installed: pyproject.toml .ci/oldest
+	@mkdir -p $(OLDEST) && .ci/oldest > $(OLDEST)/constraints.txt
+	@$(call install,$(OLDEST),--constraint $(OLDEST)/constraints.txt)
 
 # On top of what `make test` uses, which stays as it is: a package of another version than there goes here only.
 $(SPREAD)/.installed: $(STAMP)

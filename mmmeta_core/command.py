@@ -58,12 +58,12 @@ class CommandHandler:
 
     def __init__(self, command: str, *, timeout: float | None = None) -> None:
         try:
-            self.words = shlex.split(command)
+            self.words: list[str] = shlex.split(command)
         except ValueError as error:
             raise ConfigError(f"the command {command!r:.200} can't be split: {error}") from None
         if not self.words:
             raise ConfigError("the command is empty: give a program and its arguments")
-        self.columns = frozenset(name for word in self.words for name in _columns(word))
+        self.columns: frozenset[str] = frozenset(name for word in self.words for name in _columns(word))
         if _columns(self.words[0]):
             raise ConfigError(
                 f"the program can't come from a document: {self.words[0]!r:.200} has a placeholder"

@@ -24,6 +24,7 @@ from mmmeta_core.database.scan import RACY, Scan, Seen
 from mmmeta_core.database.sqlite import CHUNK, atomic, chunks
 from mmmeta_core.documents import Entry, flatten, read_document, sha1, walk
 from mmmeta_core.errors import DocumentError, RefusedError
+from mmmeta_core.events import event
 from mmmeta_core.notebook import Shown
 from mmmeta_core.types import Key, Progress, is_key
 
@@ -168,6 +169,18 @@ class _Run:
                 result.invalid,
             ),
             *(result.read, result.seconds),
+            extra=event(
+                "generated",
+                root=str(self.root),
+                added=result.added,
+                updated=result.updated,
+                unchanged=result.unchanged,
+                deleted=result.deleted,
+                restored=result.restored,
+                invalid=result.invalid,
+                read=result.read,
+                seconds=result.seconds,
+            ),
         )
         return result
 
@@ -234,7 +247,8 @@ class _Run:
         )
 
     def _unreadable(self, path: str, reason: str) -> None:
-        log.warning("can't look into %s: %s", path or self.root, reason)
+        fields = event("unreadable", path=path or str(self.root), reason=reason)
+        log.warning("can't look into %s: %s", path or self.root, reason, extra=fields)
         self.hidden.add(path)
 
     # --- read
@@ -248,7 +262,8 @@ class _Run:
             document = self._describe(look.entry) if self.options.no_meta else self._metadata(relative)
             change, shape = self._fit(self._key(document), document, look.before)
         except DocumentError as error:
-            log.warning("invalid: %s: %s", relative, error)
+            fields = event("invalid", path=relative, reason=str(error))
+            log.warning("invalid: %s: %s", relative, error, extra=fields)
             return _Read(look, at_ns, problem=str(error))
         return _Read(look, at_ns, change, shape)
 
@@ -415,7 +430,8 @@ class _Run:
         """Return how many purged documents a file on disk stands for."""
         keys = {seen.key for seen in self.scan.with_keys(self.catalog.purged())}
         if keys:
-            log.warning("documents that were purged, and whose metadata files still lie here: %d", len(keys))
+            said = "documents that were purged, and whose metadata files still lie here: %d"
+            log.warning(said, len(keys), extra=event("purged here", documents=len(keys)))
         return len(keys)
 
     def _check_documents(self) -> tuple[list[Key], list[Key]]:

@@ -98,10 +98,13 @@ class IntoDatabase:
     def _engine(self) -> Engine:
         from sqlalchemy import create_engine
 
+        from mmmeta_core.database.identifiers import connect_any_name
+
         with self._lock:
             if self._opened is None:
                 options = {"timeout": 60} if self._url.get_backend_name() == "sqlite" else {}
                 self._opened = create_engine(self._url, hide_parameters=True, connect_args=options)
+                connect_any_name(self._opened)
                 # Who forgets to close leaves nothing open.
                 weakref.finalize(self, self._opened.dispose)
             return self._opened

@@ -96,8 +96,8 @@ class Metadir:
         if base.is_file():
             raise ConfigError(f"{base} is a file; give the folder that holds, or is to hold, {NAME}")
         self.path = base
-        self.paths = Paths(base / NAME)
-        self.files_root = Path(root) if root else base
+        self.paths: Paths = Paths(base / NAME)
+        self.files_root: Path = Path(root) if root else base
         self.remote: Remote | None = _remote(where) if where else None
         self._generates = bool(root)
         self._replica = Replica(self.paths)
@@ -462,6 +462,7 @@ class Metadir:
         max_polls: int | None = None,
         stop: threading.Event | None = None,
         filters: Callable[[], Mapping[str, Any]] = dict,
+        on_deleted: Handler | None = None,
         **options: Any,
     ) -> Iterator[Turn]:
         """Keep this client up to date: poll; pull, update and process where there is something to do; see `watch.watch`.
@@ -469,8 +470,10 @@ class Metadir:
         Yields what each poll led to, every `interval` seconds or so. `handler`, `mark` and `options` are those of
         `files.process`, whose filters `filters` gives, anew each time: "the last week" moves on. `run_command("import.sh
         {path}")` makes a handler of a program. Several may watch one metadir: each document is claimed by one of them.
+        `on_deleted` is a handler for documents that were done and that the publisher has deleted since, whatever the
+        filters; success takes the mark away.
         """
-        from mmmeta_core.watch import Steps, Work, watch
+        from mmmeta_core.watch import Steps, Work, removal, watch
 
         steps = Steps(
             poll=self.poll,
@@ -478,6 +481,7 @@ class Metadir:
             update=self.update,
             revision=lambda: self.state_revision if self._old.has_state else 0,
             work=Work(self, handler, mark, filters, options),
+            remove=removal(self, on_deleted, mark, options),
         )
         return watch(steps, interval=interval, max_polls=max_polls, stop=stop)
 
@@ -570,12 +574,14 @@ class Metadir:
         """Look whether the set-up is right: machine, folders, settings, keys, databases, remote; see `doctor.examine`.
 
         What is wrong is in the result, not raised. Nothing stays behind; a small object is written to the remote, and
-        removed, only with a `files_root` or with `write`. `seen` is told each check as soon as it is known.
+        removed, only with a `files_root` or with `write`. A publisher is known by its `files_root`, one that an earlier
+        `generate` had, or by changes that wait to be published. `seen` is told each check as soon as it is known.
         """
-        from mmmeta_core.doctor import Site, examine
+        from mmmeta_core.doctor import Site, examine, role_of
 
-        places = (self.paths, self._place, self.files_root, self.remote)
-        return examine(Site(*places, publishes=self._generates, writes=self._generates or write), seen)
+        role = role_of(self.paths, self.files_root if self._generates else None)
+        places = (self.paths, self._place, role.files_root, self.remote)
+        return examine(Site(*places, publishes=role.publishes, writes=self._generates or write), seen)
 
     def verify(
         self,

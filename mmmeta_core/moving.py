@@ -13,6 +13,7 @@ from mmmeta_core.database.connection import Connection
 from mmmeta_core.database.sqlite import chunks, quote
 from mmmeta_core.database.state import State
 from mmmeta_core.errors import RefusedError
+from mmmeta_core.events import event
 from mmmeta_core.files.layout import Layout
 from mmmeta_core.notebook import Shown
 from mmmeta_core.types import Key
@@ -53,7 +54,8 @@ def move(old: State, new: State) -> MoveResult:
         )
     # All of it is read from the old one anew when the server makes this be repeated.
     documents, missing, notes = new.run(lambda connection: _copy(old, new, connection))
-    log.info("state: %d documents and %d notes moved to %s", documents, notes, new.name)
+    fields = event("moved", documents=documents, notes=notes, missing=missing, to=new.name)
+    log.info("state: %d documents and %d notes moved to %s", documents, notes, new.name, extra=fields)
     return MoveResult(documents, notes, missing, time.monotonic() - started)
 
 

@@ -23,6 +23,7 @@ from mmmeta_core.database.sqlite import CHUNK
 from mmmeta_core.database.state import State, check_values
 from mmmeta_core.database.work import Claim, On, OnChange, Work
 from mmmeta_core.errors import ConfigError, MmmetaError, UnavailableError
+from mmmeta_core.events import event
 from mmmeta_core.files import File, Files
 from mmmeta_core.notebook import Shown
 from mmmeta_core.trouble import explained_database
@@ -209,11 +210,22 @@ def process(
     left = run.count(free=False)
     if options.on == "due":
         run.work.note_run(settings_text(options, filters))
+    result = ProcessResult(run.processed, run.failed, run.set_aside, left, time.monotonic() - started)
     log.info(
         "%s: %d processed, %d failed, %d set aside, %d left",
-        *(options.mark, run.processed, run.failed, run.set_aside, left),
+        *(options.mark, result.processed, result.failed, result.set_aside, left),
+        extra=event(
+            "processed",
+            mark=options.mark,
+            on=options.on,
+            processed=result.processed,
+            failed=result.failed,
+            set_aside=result.set_aside,
+            left=left,
+            seconds=result.seconds,
+        ),
     )
-    return ProcessResult(run.processed, run.failed, run.set_aside, left, time.monotonic() - started)
+    return result
 
 
 def settings_text(options: ProcessOptions, filters: Mapping[str, Any]) -> str | None:
@@ -237,10 +249,10 @@ def settings_text(options: ProcessOptions, filters: Mapping[str, Any]) -> str | 
     return text.decode()
 
 
-def due_count(state: State, files: Files, mark: str, settings: str | None) -> int:
+def due_count(state: State, files: Files, mark: str, settings: str | None, on: On = "due") -> int:
     """Return how many documents a pipeline with these settings (`settings_text`) can do now."""
     kept = orjson.loads(settings) if settings else {}
-    options = ProcessOptions(mark=mark, on_change=kept.get("on_change", "content"))
+    options = ProcessOptions(mark=mark, on=on, on_change=kept.get("on_change", "content"))
     filters = {name: _revived(value) for name, value in kept.get("filters", {}).items()}
     return _Run(state, files, lambda _: None, options, filters, None).count()
 
@@ -318,8 +330,10 @@ class _Run:
         """Return a condition of `Work`'s as SQLAlchemy takes it, with its parameters."""
         from sqlalchemy import text
 
+        from mmmeta_core.database.identifiers import spelled
+
         parameters = self.work.parameters()
-        escaped = condition.replace(":", "\\:")
+        escaped = spelled(condition).replace(":", "\\:")
         for name in parameters:
             escaped = escaped.replace(f"\\:{name}", f":{name}")
         used = {name: value for name, value in parameters.items() if f":{name}" in escaped}
@@ -388,7 +402,9 @@ class _Run:
             except _STOPS:
                 raise
             except Exception as error:  # noqa: BLE001 - tried again one by one, where it is noted
-                log.info("%s: %s; now one by one", self.options.mark, _reason(error))
+                mark, reason = self.options.mark, _reason(error)
+                fields = event("one by one", mark=mark, documents=len(files), reason=reason)
+                log.info("%s: %s; now one by one", mark, reason, extra=fields)
             else:
                 outcome.done.update({file.key: {} for file in files})
                 return
@@ -421,8 +437,10 @@ class _Run:
         except (KeyboardInterrupt, *_STOPS):
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything; it is noted
-            log.warning("%s failed for %r: %s", self.options.mark, file.name, _reason(error))
-            outcome.failed[file.key] = _reason(error)
+            mark, reason = self.options.mark, _reason(error)
+            fields = event("failed", mark=mark, key=file.key, name=file.name, reason=reason)
+            log.warning("%s failed for %r: %s", mark, file.name, reason, extra=fields)
+            outcome.failed[file.key] = reason
 
     def _bounded(self, file: File) -> Mapping[str, Any] | None:
         """Call the handler, for at most the time it has."""
@@ -467,7 +485,8 @@ class _Run:
                 try:
                     self.work.renew(self.lease)
                 except MmmetaError as error:  # there is time to try again before the lease ends
-                    log.warning("the claims could not be renewed: %s", error)
+                    fields = event("not renewed", mark=self.options.mark, reason=str(error))
+                    log.warning("the claims could not be renewed: %s", error, extra=fields)
 
         thread = threading.Thread(target=renew, daemon=True, name="mmmeta-lease")
         thread.start()

@@ -69,8 +69,8 @@ class Signer:
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
-        self.public = private.public_key().public_bytes_raw()
-        self.key = key_id(self.public)
+        self.public: bytes = private.public_key().public_bytes_raw()
+        self.key: str = key_id(self.public)
 
     def __repr__(self) -> str:
         return f"<Signer {self.key}>"

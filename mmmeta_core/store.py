@@ -48,7 +48,7 @@ class Store(MutableMapping[str, Any]):
 
     def __init__(self, folder: Path) -> None:
         """Take the folder, which the first write creates."""
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
 
     def __getitem__(self, key: str) -> Any:
         text = self.text(key)

@@ -38,21 +38,28 @@ _AWAY: Final = (RemoteError, LogError, UnavailableError)
 class Turn(Shown):
     """What one poll led to.
 
-    `revision` is the one that is merged here. `updated` and `processed` are None when there was nothing new, and nothing
-    to do. `error` says why there was no answer; after it the next poll comes later. `wait` is in how many seconds.
+    `revision` is the one that is merged here. `updated`, `processed` and `removed` (deleted documents that were handled) are
+    None when there was nothing new, and nothing to do. `error` says why there was no answer; after it the next poll comes
+    later. `wait` is in how many seconds.
     """
 
     at: datetime
     revision: int
     updated: UpdateResult | None = None
     processed: ProcessResult | None = None
+    removed: ProcessResult | None = None
     error: str | None = None
     wait: float = 0.0
 
     @property
     def changed(self) -> bool:
         """Whether something was merged or done."""
-        return self.updated is not None or self.processed is not None
+        return any(came is not None for came in (self.updated, self.processed, self.removed))
+
+    @property
+    def failed(self) -> int:
+        """How many documents failed, deleted ones among them."""
+        return sum(done.failed for done in (self.processed, self.removed) if done is not None)
 
 
 class Answer(Protocol):
@@ -65,13 +72,14 @@ class Answer(Protocol):
 
 @dataclass(frozen=True)
 class Steps:
-    """What a turn is made of. `work` does what is due, if anything is, or returns None."""
+    """What a turn is made of. `work` and `remove` do what is due, if anything is, or return None."""
 
     poll: Callable[[], Answer]
     pull: Callable[[], object]
     update: Callable[[], UpdateResult]
     revision: Callable[[], int]
     work: Callable[[], ProcessResult | None]
+    remove: Callable[[], ProcessResult | None]
 
 
 class Place(Protocol):
@@ -110,16 +118,25 @@ class Work:
         if self._handler is None:
             return None
         place, given = self._place, {**self._options, **self._filters()}
-        if self._ran and not due_count(place.state, place.files, self._mark, self._settings(given)):
+        on, settings = given.get("on", "due"), self._settings(given)
+        if self._ran and not due_count(place.state, place.files, self._mark, settings, on):
             return None
         result = place.files.process(self._handler, mark=self._mark, **given)
         self._ran = True
         return result if result.processed or result.failed else None
 
     def _settings(self, given: Mapping[str, Any]) -> str | None:
-        own = signature(Documents.process).parameters
-        filters = {name: value for name, value in given.items() if name not in own}
+        filters = {name: value for name, value in given.items() if name not in _OPTIONS}
         return settings_text(ProcessOptions(self._mark, on_change=given.get("on_change", "content")), filters)
+
+
+_OPTIONS: Final = frozenset(signature(Documents.process).parameters)
+
+
+def removal(place: Place, handler: Handler | None, mark: str, options: Mapping[str, Any]) -> Work:
+    """Return what is due for documents that a pipeline has done and that are deleted now, whatever else they are."""
+    own = {name: value for name, value in options.items() if name in _OPTIONS}
+    return Work(place, handler, mark, dict, {**own, "on": "deleted"})
 
 
 def watch(
@@ -169,7 +186,7 @@ def _turn(steps: Steps) -> Turn:
         steps.pull()
         result = steps.update()
         updated = result if result.revision != before else None
-    return Turn(utcnow(), steps.revision(), updated, steps.work())
+    return Turn(utcnow(), steps.revision(), updated, steps.work(), steps.remove())
 
 
 def _wait(interval: float, failures: int) -> float:

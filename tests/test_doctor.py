@@ -338,6 +338,46 @@ def test_a_publisher_can_not_write_over_the_web(archive: Path) -> None:
             assert not bad(m.doctor(write=True))
 
 
+def said(result: DoctorResult, name: str) -> str:
+    return next(check.what for check in result.checks if check.name == name)
+
+
+def test_a_publisher_that_writes_from_python_needs_no_files_root(archive: Path) -> None:
+    with Metadir(archive / "other", remote=archive / "archive") as m:
+        m.pull()
+        m.files.upsert(content_hash="new")
+        found = m.doctor()
+        assert said(found, "files root") == "none: documents come from Python"
+        assert said(found, "writes") == "not tried out, no --files-root was given; --write tries"
+        before = everything(archive / "archive")
+        assert said(m.doctor(write=True), "writes").startswith("objects can be written")
+        assert everything(archive / "archive") == before
+    head = (archive / "archive" / "_mmmeta" / "head.json").read_bytes()
+    with website() as site:
+        site.put("/_mmmeta/head.json", head)
+        with Metadir(archive / "other", remote=site.url) as m:
+            assert "is read only" in bad(m.doctor(write=True))["writes"]
+
+
+def test_the_folder_of_the_last_generate_is_looked_at(archive: Path) -> None:
+    documents = archive / "documents"
+    documents.mkdir()
+    with Metadir(archive / "generates", documents) as m:
+        m.generate()
+    with Metadir(archive / "generates", remote=archive / "archive") as m:
+        assert said(m.doctor(write=True), "files root") == f"{documents} can be read and written to"
+        documents.rmdir()
+        found = m.doctor(write=True)
+    assert "can't be read" in bad(found)["files root"]
+    assert said(found, "writes").startswith("objects can be written")
+
+
+def test_a_scan_cache_that_can_not_be_read_stops_no_check(archive: Path) -> None:
+    with Metadir(archive / "client", remote=archive / "archive") as m:
+        m.paths.scan.write_bytes(b"no database" * 1000)
+        assert said(m.doctor(), "files root") == "none: this is a client"
+
+
 @pytest.mark.parametrize(
     ("ahead", "age", "level"), [(0, 0, "ok"), (-300, 300, "ok"), (300, 0, "warning"), (-3600, 0, "problem")]
 )

@@ -153,7 +153,7 @@ def rows(target: io.BytesIO) -> list[list[str]]:
 ODD = ["deleted", "order_by", "_limit", "_offset", "_step", "_streamed", "where", "self", "__class__", "__deleted_at",
     "select", 'a"b', "a'); DROP TABLE files; --", "../../etc/passwd", "%s", "%(x)s", ":x", "rowid", "oid", "_rowid_", "id",
     "mark", "source", "limit", "columns", "format", "key", "unique", "name", "get", "items", "x" * 63, "ß", "[a]",
-    "?"]  # fmt: skip
+    "?", "a__[POSTCOMPILE_x]", "%(content_hash_1)s"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ODD)

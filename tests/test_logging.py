@@ -9,9 +9,11 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mmmeta_core.files import File
 from mmmeta_core.metadir import Metadir
 from mmmeta_core.remotes import UploadResult
 
@@ -119,3 +121,39 @@ def test_the_block_of_the_guide_makes_lines_of_json(
             "restored": 0,
         },
     ]
+
+
+def told(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
+    """The fields of all events of this name, the time that it took left out."""
+    fields = [getattr(record, "mmmeta", {}) for record in caplog.records]
+    return [
+        {key: value for key, value in one.items() if key != "seconds"}
+        for one in fields
+        if one.get("event") == name
+    ]
+
+
+def test_generate_and_process_tell_programs_what_they_tell_people(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mmmeta_core")
+    (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "good.json").write_text('{"content_hash": "a", "file_name": "a.pdf"}')
+
+    def fail(file: File) -> None:
+        raise ValueError("no good")
+
+    with Metadir(tmp_path, files_root=tmp_path) as m:
+        m.generate()
+        m.update()
+        m.files.process(fail, max_attempts=1)
+    counts = {"added": 1, "updated": 0, "unchanged": 0, "deleted": 0, "restored": 0, "invalid": 1, "read": 2}
+    assert told(caplog, "generated") == [{"event": "generated", "root": str(tmp_path), **counts}]
+    (invalid,) = told(caplog, "invalid")
+    assert (invalid["path"], "content_hash" in invalid["reason"]) == ("bad.json", True)
+    reason = "ValueError: no good"
+    assert told(caplog, "failed") == [
+        {"event": "failed", "mark": "imported", "key": "a", "name": "a.pdf", "reason": reason}
+    ]
+    done = {"processed": 0, "failed": 1, "set_aside": 1, "left": 1}
+    assert told(caplog, "processed") == [{"event": "processed", "mark": "imported", "on": "due", **done}]

@@ -176,6 +176,36 @@ def test_it_ends_when_it_is_told_to(m: Metadir) -> None:
     assert next(turns, None) is None
 
 
+def test_a_document_that_was_done_and_is_deleted_reaches_who_asks_for_it(m: Metadir, folder: Path) -> None:
+    gone: list[str] = []
+
+    def remove(file: Any) -> None:
+        if not gone:
+            gone.append("not yet")
+            raise ValueError("not yet")
+        gone.append(file.key)
+
+    turns = m.watch(lambda _: None, on_deleted=remove, interval=0.001, kind="letter")
+    first = next(turns)
+    assert (first.removed, first.failed) == (None, 0)
+    publish(folder, "c", kind="bill")
+    with Metadir(folder / "publisher", remote=folder / "archive") as publisher:
+        publisher.files.delete(content_hash=["a", "c"])
+        publisher.push()
+    failed = next(turns)
+    assert failed.removed is not None
+    assert (failed.processed, failed.removed.failed, failed.failed) == (None, 1, 1)
+    assert next(turns).changed is False, "it is tried again when it is time"
+    assert m.retry_failed() == 1
+    done = next(turns)
+    assert done.removed is not None
+    assert (done.removed.processed, gone) == (1, ["not yet", "a"]), "c was never done"
+    publish(folder, "a", kind="letter")
+    back = next(turns)
+    assert back.processed is not None
+    assert (back.processed.processed, back.removed) == (1, None), "it is due again"
+
+
 # --- the command
 
 
@@ -271,3 +301,34 @@ def test_once_is_for_cron_and_says_by_its_exit_code_what_failed(folder: Path) ->
     )
     stray = here(*place, "--once", "kind=letter", cwd=folder)
     assert (stray.returncode, "go with --exec" in stray.stderr) == (2, True)
+
+
+def test_a_program_removes_what_the_publisher_deleted_and_imports_what_changed(folder: Path) -> None:
+    def ran(arguments: str) -> str:
+        return shlex.join(["sh", "-c", f"echo {arguments} $0 >> done"]) + " {key}"
+
+    arguments = ("--json", "--on-change", "again", "--exec", ran("import"), "--exec-deleted", ran("remove"))
+    with watching(folder, *arguments) as running:
+        assert json.loads(line(running))["processed"]["processed"] == 2
+        with Metadir(folder / "publisher", remote=folder / "archive") as publisher:
+            publisher.files.delete(content_hash="a")
+            publisher.files.upsert({"content_hash": "b", "kind": "bill"}, ["content_hash"])
+            publisher.push()
+        turn = json.loads(line(running))
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=30)
+    assert (turn["processed"]["processed"], turn["removed"]["processed"]) == (1, 1)
+    assert (folder / "done").read_text().splitlines() == ["import a", "import b", "import b", "remove a"]
+
+
+def test_a_removal_that_failed_is_told_by_the_exit_code_and_needs_no_file(folder: Path) -> None:
+    place = ("--metadir", "client", "--remote", "archive", "watch", "--once")
+    assert here(*place, "--exec", "true", cwd=folder).returncode == 0
+    with Metadir(folder / "publisher", remote=folder / "archive") as publisher:
+        publisher.files.delete(content_hash="b")
+        publisher.push()
+    said = here(*place, "--timeout", "60", "--exec-deleted", "false", cwd=folder)
+    assert said.returncode == 1
+    assert said.stdout.endswith(" revision 2: 1 deleted; imported 0 removed, 1 failed\n")
+    stray = here(*place, "--exec-deleted", "true {path}", cwd=folder)
+    assert (stray.returncode, "{path} can't be in --exec-deleted" in stray.stderr) == (2, True)

@@ -21,6 +21,7 @@ _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "red"}
     epilog=examples(
         "mmmeta --remote s3://bucket/archive doctor",
         "mmmeta --metadir ./publisher --files-root ./documents --remote s3://bucket/archive doctor",
+        "mmmeta --metadir ./publisher --remote s3://bucket/archive doctor --write",
         "mmmeta doctor --json | jq '.checks[] | select(.level != \"ok\")'",
     )
     + "\n\nExit code 0: no problem, though there may be warnings. 1: a problem; its line says how to mend it."
@@ -28,7 +29,7 @@ _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "red"}
 @click.option(
     "--write",
     is_flag=True,
-    help="Write a small object to the remote and remove it, also where this is a client. A publisher always does.",
+    help="Write a small object to the remote and remove it, whoever this is. With --files-root that is always done.",
 )
 @json_option
 @pass_session

@@ -19,6 +19,7 @@ _EPILOG: Final = (
         "mmmeta --remote https://host/archive watch",
         "mmmeta --remote s3://bucket/archive watch --exec './import.sh {path} {key}' document_type=contract",
         "mmmeta --remote s3://bucket/archive watch --once --exec 'ocr --title={title} {path}' --mark ocr",
+        "mmmeta --remote s3://bucket/archive watch --exec './import.sh {path} {key}' --exec-deleted './remove.sh {key}'",
     )
     + """
 
@@ -26,6 +27,7 @@ _EPILOG: Final = (
 FILTERS are those of mmmeta find. In COMMAND {path} is a temporary file with the document, {key} and {name} are
 its key and file name, {column} is what a column says: each within one argument, no shell is involved. A status
 other than 0 is a failure, tried again later; 75 says that nothing can be done now, and no document is to blame.
+A document that was done and is deleted has no {path} any more, and counts whatever FILTERS are.
 """
 )
 
@@ -33,6 +35,12 @@ other than 0 is a failure, tried again later; 75 says that nothing can be done n
 @cli.command(epilog=_EPILOG)
 @click.argument("filters", nargs=-1)
 @click.option("--exec", "command", metavar="COMMAND", help="Run this for each document that is due.")
+@click.option(
+    "--exec-deleted",
+    "deleted_command",
+    metavar="COMMAND",
+    help="Run this for each that was done and is deleted.",
+)
 @click.option(
     "--mark", default="imported", show_default=True, help="The pipeline: your column that says done."
 )
@@ -54,6 +62,7 @@ def watch(
     /,
     filters: tuple[str, ...],
     command: str | None,
+    deleted_command: str | None,
     mark: str,
     interval: float,
     max_polls: int | None,
@@ -62,7 +71,7 @@ def watch(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Keep this client up to date, and run a command for each document that is new.
+    """Keep this client up to date, and run a command for each document that is new, or deleted.
 
     Polls the remote with one request when nothing is new, and prints a line when there was. A remote that does not answer is
     asked again after a growing time. Several may run at once: each document is claimed by one.
@@ -70,9 +79,14 @@ def watch(
     from mmmeta_core.cli.filters import parse_filters
     from mmmeta_core.command import run_command
 
-    if command is None and (filters or timeout is not None):
+    if command is None and (filters or (timeout is not None and deleted_command is None)):
         raise click.UsageError("filters and --timeout go with --exec")
     handler = run_command(command, timeout=timeout) if command is not None else None
+    remover = run_command(deleted_command, timeout=timeout) if deleted_command is not None else None
+    if remover is not None and "path" in remover.columns:
+        raise click.UsageError(
+            "{path} can't be in --exec-deleted: what is deleted has no file; name it by {key}"
+        )
     with session.open() as metadir:
 
         def asked() -> dict[str, Any]:
@@ -82,11 +96,11 @@ def watch(
         asked()
         failed = 0
         polls = 1 if once else max_polls
-        work = {"mark": mark, "chunk": _CHUNK, "filters": asked, **options}
+        work = {"mark": mark, "chunk": _CHUNK, "filters": asked, "on_deleted": remover, **options}
         for turn in metadir.watch(handler, interval=interval, max_polls=polls, **work):
             if turn.changed:
                 _tell(turn, mark, as_json=as_json)
-            failed += turn.processed.failed if turn.processed is not None else 0
+            failed += turn.failed
     if once and failed:
         fail(f"documents that failed: {failed}; mmmeta status --failures lists them")
 
@@ -109,5 +123,7 @@ def _tell(turn: Turn, mark: str, *, as_json: bool) -> None:
         )
     if turn.processed is not None:
         said.append(f"{mark} {turn.processed.processed} done, {turn.processed.failed} failed")
+    if turn.removed is not None:
+        said.append(f"{mark} {turn.removed.processed} removed, {turn.removed.failed} failed")
     at = turn.at.isoformat(timespec="seconds")
     click.echo(text(f"{at} revision {turn.revision}: {'; '.join(said)}"))

@@ -13,7 +13,7 @@ class OneOf(click.Choice[str]):
 
     def __init__(self, choices: Sequence[str]) -> None:
         super().__init__(choices, case_sensitive=False)
-        self.words = list(choices)
+        self.words: list[str] = list(choices)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the word. Raises `click.BadParameter`."""

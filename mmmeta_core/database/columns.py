@@ -85,7 +85,7 @@ class Columns:
         """
         self.kinds: dict[str, Kind] = dict(kinds)
         self.added: dict[str, Kind] = {}
-        self.undecided = set(undecided)
+        self.undecided: set[str] = set(undecided)
         self._limit = limit
         self._settled: tuple[frozenset[str], frozenset[str]] | None = None
         self._types: Mapping[str, Kind] = _NO_TYPES

@@ -97,7 +97,7 @@ class SqliteState(State):
     def __init__(self, path: Path, unique: str) -> None:
         super().__init__(unique)
         self.path = path
-        self.name = str(path)
+        self.name: str = str(path)
         self._connections = PerThread(self._open)
 
     @property

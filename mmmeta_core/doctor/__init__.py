@@ -6,5 +6,6 @@ it is whole, is for `verify`.
 """
 
 from mmmeta_core.doctor.checkup import Check, DoctorResult, Level, Site, examine
+from mmmeta_core.doctor.role import role_of
 
-__all__ = ["Check", "DoctorResult", "Level", "Site", "examine"]
+__all__ = ["Check", "DoctorResult", "Level", "Site", "examine", "role_of"]

@@ -59,7 +59,8 @@ def _conditions(site: Site) -> Iterator[Found]:
         else:
             yield "ok", "read only, as a client needs it", ""
     elif not site.writes:
-        yield "ok", "not tried out, this is a client; --write tries", ""
+        why = "no --files-root was given" if site.publishes else "this is a client"
+        yield "ok", f"not tried out, {why}; --write tries", ""
     else:
         yield from _written(remote)
 

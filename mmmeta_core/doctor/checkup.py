@@ -51,11 +51,14 @@ class DoctorResult(Shown):
 
 @dataclass(frozen=True)
 class Site:
-    """What is looked at. `state` is a file or on a server; `writes` is whether the remote may be written to."""
+    """What is looked at. `state` is a file or on a server; `writes` is whether the remote may be written to.
+
+    There is no `files_root` at a client, nor at a publisher whose documents come from Python.
+    """
 
     paths: Paths
     state: Place
-    files_root: Path
+    files_root: Path | None
     remote: Remote | None
     publishes: bool
     writes: bool

@@ -99,8 +99,8 @@ def _locks_hold(path: Path) -> bool:
 
 def _files_root(site: Site) -> Iterator[Found]:
     root = site.files_root
-    if not site.publishes:
-        yield "ok", "none: this is a client", ""
+    if root is None:
+        yield "ok", f"none: {'documents come from Python' if site.publishes else 'this is a client'}", ""
         return
     try:
         with os.scandir(root) as entries:

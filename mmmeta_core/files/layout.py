@@ -26,8 +26,8 @@ class Layout:
     __slots__ = ("_decoders", "_plain", "_rescued", "kinds", "names")
 
     def __init__(self, names: Sequence[str], kinds: Mapping[str, Kind]) -> None:
-        self.names = tuple(names)
-        self.kinds = kinds
+        self.names: tuple[str, ...] = tuple(names)
+        self.kinds: Mapping[str, Kind] = kinds
         self._decoders = [_DECODERS[kinds.get(name, "text")] for name in self.names]
         self._rescued = [at for at, name in enumerate(self.names) if name in _RESCUED]
         self._plain = {

@@ -13,7 +13,7 @@ from mmmeta_core.database.state import State
 
 if TYPE_CHECKING:
     import dataset
-    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy import ColumnElement, Engine, Select
 
     from mmmeta_core.files.filters import Terms
 
@@ -134,6 +134,7 @@ class SqliteReading(Reading):
         from sqlalchemy import event
         from sqlalchemy.pool import NullPool
 
+        from mmmeta_core.database.identifiers import connect_any_name
         from mmmeta_core.files.filters import TIME_FUNCTION, time_text
 
         pragmas: Mapping[str, str] = cast("SqliteState", self.state).pragmas
@@ -145,6 +146,7 @@ class SqliteReading(Reading):
             # dataset keeps a connection for each thread; a pool would limit how many threads there can be.
             engine_kwargs={"connect_args": {"timeout": 60}, "poolclass": NullPool},
         )
+        connect_any_name(cast("Engine", database.engine))
         event.listen(
             database.engine,
             "connect",

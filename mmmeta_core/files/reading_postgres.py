@@ -9,16 +9,18 @@ from sqlalchemy import DateTime, Text, func, literal_column
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
+from mmmeta_core.database.identifiers import connect_any_name, plain, take_any_name
 from mmmeta_core.database.postgres.state import PostgresState
 from mmmeta_core.files.reading import Reading, Rows
 
 if TYPE_CHECKING:
     import dataset
-    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy import ColumnElement, Engine, Select
 
     from mmmeta_core.files.filters_postgres import PostgresTerms
 
 _DIALECT = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+take_any_name(_DIALECT)
 
 
 class PostgresReading(Reading):
@@ -76,15 +78,17 @@ class PostgresReading(Reading):
         import dataset
         from sqlalchemy.pool import NullPool
 
-        return dataset.connect(
+        database = dataset.connect(
             self.state.url,
             schema=self._state.server.schema,
             ensure_schema=False,
             # A reader that leaves a transaction open would keep others from adding a column.
             engine_kwargs={"isolation_level": "AUTOCOMMIT", "poolclass": NullPool},
         )
+        connect_any_name(cast("Engine", database.engine))
+        return database
 
 
 def _compiled(query: Select[Any]) -> tuple[str, list[Any]]:
     compiled = query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-    return str(compiled), [compiled.params[name] for name in compiled.positiontup or ()]
+    return plain(str(compiled)), [compiled.params[name] for name in compiled.positiontup or ()]

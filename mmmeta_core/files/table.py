@@ -19,6 +19,7 @@ from mmmeta_core.types import Key, Kind, Row, is_key
 
 if TYPE_CHECKING:
     import dataset
+    import pandas
     from sqlalchemy import Select, Table
 
 _REFUSED: Final = frozenset({"drop", "drop_column", "create_column", "create_column_by_example"})
@@ -171,7 +172,7 @@ class Files:
             raise ConfigError("these are the documents of one revision already: ask m.files.as_of")
         return self._as_of(revision)
 
-    def to_pandas(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> Any:
+    def to_pandas(self, *clauses: Any, deleted: bool | None = False, **filters: Any) -> pandas.DataFrame:
         """Return the matching documents as a pandas DataFrame; pandas is imported here only.
 
         Types allow for NULL: `Int64`, `Float64`, `boolean`, `string`, times `datetime64[us, UTC]`, also where a column is

@@ -16,6 +16,7 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.catalog import Catalog, open_catalog
 from mmmeta_core.database.columns import RESCUED, Columns
 from mmmeta_core.errors import CatalogError, DocumentError
+from mmmeta_core.events import event
 from mmmeta_core.generate import DOCUMENT_GONE, METADATA_GONE
 from mmmeta_core.legacy.layout import (
     PARTS,
@@ -239,6 +240,13 @@ def _say(result: CatalogConversion) -> None:
     log.info(
         "converted: %d documents, %d of them deleted; the old files are kept in %s",
         *(result.documents, result.deleted, result.kept),
+        extra=event(
+            "catalog converted",
+            version=result.version,
+            documents=result.documents,
+            deleted=result.deleted,
+            kept=str(result.kept),
+        ),
     )
     if result.invalid or result.duplicates:
         log.warning(

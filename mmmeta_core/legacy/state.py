@@ -22,6 +22,7 @@ from mmmeta_core.database.columns import STATE_RESCUED, Columns, column_name, fo
 from mmmeta_core.database.sqlite import chunks, quote
 from mmmeta_core.database.sqlite_state import SqliteState
 from mmmeta_core.errors import CatalogError
+from mmmeta_core.events import event
 from mmmeta_core.legacy.catalog import published_columns, reason_of
 from mmmeta_core.legacy.layout import (
     Version,
@@ -224,6 +225,14 @@ def _say(result: StateConversion) -> None:
     log.info(
         "converted: the state of %d documents, with your own columns %s; the old file is kept in %s",
         *(result.documents, ", ".join(result.columns) or "(none)", result.kept),
+        extra=event(
+            "state converted",
+            version=result.version,
+            documents=result.documents,
+            columns=result.columns,
+            missing=result.missing,
+            kept=str(result.kept),
+        ),
     )
     for name in result.booleans:
         log.info("your column %r held only 0 and 1, and is true and false now", name)

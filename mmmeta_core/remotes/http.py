@@ -52,7 +52,7 @@ class HttpRemote(Remote):
     is_cached: ClassVar[bool] = True
 
     def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
-        self.url = _parsed(url)
+        self.url: str = _parsed(url)
         self._web = Web(patience=patience, own=self.url)
         self._answered = False
 

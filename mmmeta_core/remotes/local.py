@@ -38,8 +38,8 @@ class LocalRemote(Remote):
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).absolute()
-        self.url = self.root.as_uri()
+        self.root: Path = Path(root).absolute()
+        self.url: str = self.root.as_uri()
         self._swept: dict[Path, float] = {}
         self._sweeping = threading.Lock()
 

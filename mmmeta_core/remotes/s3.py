@@ -52,10 +52,14 @@ class S3Remote(Remote):
     What the URL says goes before `options`, and both before the AWS environment.
     """
 
+    bucket: str
+    prefix: str
+    options: S3Options
+
     def __init__(self, url: str, options: S3Options = _NO_OPTIONS) -> None:
         self.bucket, self.prefix, self.options = parse_s3_url(url, options)
         self._base = f"{self.prefix}/" if self.prefix else ""
-        self.url = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+        self.url: str = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
         self._made: S3Client | None = None
         self._making = threading.Lock()
         self._bucket_seen = False

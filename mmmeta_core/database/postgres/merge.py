@@ -53,7 +53,7 @@ class Merge:
         self.everything = everything
         self.verified = verified
         self.confirmed = confirmed
-        self.rescued = 0
+        self.rescued: int = 0
         self.left_out: list[Key] = []
 
     def run(self, session: Session) -> Merged:

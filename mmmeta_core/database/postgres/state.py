@@ -55,7 +55,7 @@ class PostgresState(State):
     def __init__(self, server: Server, unique: str) -> None:
         super().__init__(unique)
         self.server = server
-        self.name = server.name
+        self.name: str = server.name
         self._connections = PerThread(self._open)
         self._taking = _Taking()
 
