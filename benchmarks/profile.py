@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import marshal
+import os
 import re
 import shutil
 import subprocess
@@ -26,11 +27,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import archive, dagster, report
+from benchmarks import archive, dagster, report, s3, transfers
 from benchmarks.measure import measure
+from mmmeta_core import mmmeta
 
 LEAST = 0.02
 """The least share that has a line of its own."""
+SMALL = next(iter(transfers.LOADS))
 KINDS = ("own code", "SQLite", "files", "other C code")
 HERE = Path(__file__).parent
 PYTHON = Path(sys.executable)
@@ -63,6 +66,23 @@ def run(base: Path, documents: int, runs: int) -> str:
         for _ in range(runs):
             profile = Profile()
             profile.runcall(nothing_new)
+            profile.create_stats()
+            found.append(by_module(profile.stats))
+    return shares(found)
+
+
+def download(base: Path, documents: int, runs: int) -> str:
+    """Profile the processor time of a download of many small documents by one thread; what it waits for is left out."""
+    os.environ.update(s3.ENVIRONMENT, MMMETA_SINGLE_PUBLISHER="1")
+    found = []
+    with transfers.server(base / "served") as (endpoint, _):
+        race = transfers.Race(base / "race", endpoint, SMALL, {})
+        for run in range(runs):
+            with mmmeta(base / f"{run}", remote=race.url(race.source)) as m:
+                m.pull()
+                m.update()
+                profile = Profile(time.process_time)
+                profile.runcall(m.download, base / f"{run}-documents", workers=1)
             profile.create_stats()
             found.append(by_module(profile.stats))
     return shares(found)
@@ -186,6 +206,7 @@ ROWS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "mmmeta generate, nothing changed": (command, 10),
     "load of the definitions": (load, 5),
     "sync + update in Dagster, nothing new": (run, 10),
+    f"download, {SMALL}": (download, 3),
 }
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.transfers [--rounds R] [--write]
 
 Each contestant is a whole command with its defaults, and they take turns. mmmeta, alone among them, keeps a catalog: it
-compares each document's digest with its key, notes what is done, and a downloaded document is flushed to disk.
+compares each document's digest with its key, notes what is done, and a downloaded document is flushed to disk. What the
+same command takes again, when nothing is left to do, is its start.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from benchmarks import s3
+from benchmarks import report, s3
 from benchmarks.tools import Tool, program, tools
 from mmmeta_core import mmmeta
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 WIRE = Path(__file__).with_name("wire.py")
 BEGIN, END = "<!-- transfers -->", "<!-- /transfers -->"
 LOADS = {"1,000 of 50 KB": (1_000, 50_000), "1 of 200 MB": (1, 200_000_000)}
@@ -86,7 +86,7 @@ class Race:
         for at in range(number):
             (self.documents / "docs" / f"{at:05}.bin").write_bytes(os.urandom(size))
         self.source = f"{s3.BUCKET}/{base.name}"
-        with mmmeta(base / "publisher", files_root=self.documents, remote=self._url(self.source)) as m:
+        with mmmeta(base / "publisher", files_root=self.documents, remote=self.url(self.source)) as m:
             m.generate(no_meta=True)
             m.push(files=True)
 
@@ -111,11 +111,11 @@ class Race:
             return self._wire("put", prefix)
         if name in self.contestants:
             return _timed(self.contestants[name].up(folder, f"{prefix}/docs"))
-        url = self._url(prefix)
+        url = self.url(prefix)
         with mmmeta(self.base / "one", files_root=self.documents, remote=url) as m:
             m.generate(no_meta=True)
         where = ["--metadir", str(self.base / "one"), "--files-root", str(self.documents)]
-        return _timed([str(COMMAND), "-q", *where, "--remote", url, "push", "--files"])
+        return self._twice("push", [str(COMMAND), "-q", *where, "--remote", url, "push", "--files"])
 
     def _download(self, name: str, target: Path) -> float:
         if name == "server":
@@ -123,14 +123,19 @@ class Race:
         if name in self.contestants:
             took = _timed(self.contestants[name].down(f"{self.source}/docs", target))
         else:
-            url = self._url(self.source)
+            url = self.url(self.source)
             with mmmeta(self.base / "client", remote=url) as m:
                 m.pull()
                 m.update()
             where = ["--metadir", str(self.base / "client"), "--remote", url]
-            took = _timed([str(COMMAND), "-q", *where, "download", str(target)])
+            took = self._twice("download", [str(COMMAND), "-q", *where, "download", str(target)])
         came = sum(path.stat().st_size for path in target.rglob("*.bin"))
         assert came == self.total, f"{name} brought {came} of {self.total} bytes"
+        return took
+
+    def _twice(self, what: str, command: list[str]) -> float:
+        took = _timed(command)
+        self.found[what, "start"].append(_timed(command))
         return took
 
     def _wire(self, what: str, prefix: str) -> float:
@@ -138,11 +143,12 @@ class Race:
         command = [sys.executable, WIRE, what, address, prefix, self.documents / "docs", str(THREADS)]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    def _url(self, prefix: str) -> str:
+    def url(self, prefix: str) -> str:
         return f"s3://{prefix}?endpoint={self.endpoint}"
 
     def row(self, what: str) -> str:
-        took = {name: median(self.found[what, name]) for name in ("server", "mmmeta", *self.contestants)}
+        names = ("server", "mmmeta", "start", *self.contestants)
+        took = {name: median(self.found[what, name]) for name in names}
         best = min((took[name] for name in self.contestants), default=took["mmmeta"])
         cells = [f"{what}, {self.load}", *(f"{seconds:.2f} s" for seconds in took.values())]
         return "| " + " | ".join([*cells, f"{took['mmmeta'] / best:.2f}", f"≤ {WANTED}"]) + " |"
@@ -177,8 +183,10 @@ def measure(rounds: int) -> list[str]:
         f"Measured on {datetime.now(UTC):%Y-%m-%d} with `python -m benchmarks.transfers`, medians of {rounds} rounds, "
         f"{os.cpu_count()} cores for client and server together; the server is {what}; {versions}.",
         "",
-        "| what | server alone | mmmeta | " + " | ".join(contestants) + " | to the fastest | wanted |",
-        "| --- |" + " ---: |" * (len(contestants) + 4),
+        "| what | server alone | mmmeta | its start | "
+        + " | ".join(contestants)
+        + " | to the fastest | wanted |",
+        "| --- |" + " ---: |" * (len(contestants) + 5),
         *rows,
     ]
 
@@ -191,10 +199,7 @@ def main() -> None:
     lines = measure(options.rounds)
     print("\n".join(lines))
     if options.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, _, rest = text.partition(BEGIN)
-        after = rest.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}", encoding="utf-8")
+        report.put(BEGIN, END, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -162,6 +162,19 @@ def test_a_value_that_no_column_of_a_type_can_hold_is_kept_and_found(m: Metadir,
         m.state.save([("nowhere", {"mine": 1})])
 
 
+@pytest.mark.parametrize("number", [1e16, 1.904210531330145e16, -(2.0**63), 1e15, 1e300, 1e-7, 2**63 - 1])
+def test_numbers_within_lists_stay_what_they_are(m: Metadir, number: float) -> None:
+    m.files.insert(content_hash="a", tags=["1e+16", [number]])
+    file = m.files.get("a")
+    assert file is not None
+    file["mine"] = [number]
+    file.save()
+    found = m.files.get("a")
+    assert found is not None
+    for back in (found["tags"][1][0], found["mine"][0]):
+        assert (back, type(back)) == (number, type(number))
+
+
 def test_a_mark_that_finds_no_room_is_one_sentence_and_others_work_on(m: Metadir, sql: Any) -> None:
     m.files.insert_many({"content_hash": key} for key in "ab")
     there = sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'files'::regclass AND attnum > 0")[0][0]

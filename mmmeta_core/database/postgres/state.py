@@ -25,7 +25,7 @@ from mmmeta_core.database.postgres.merge import Merge
 from mmmeta_core.database.postgres.session import Session
 from mmmeta_core.database.postgres.values import MOST_COLUMNS, SYSTEM_COLUMNS, TYPES, fit
 from mmmeta_core.database.sqlite import chunks, quote, set_values
-from mmmeta_core.database.state import Merged, Owner, State, index_name, kept_rescued
+from mmmeta_core.database.state import Merged, Owner, State, check_writable, index_name, kept_rescued
 from mmmeta_core.errors import ColumnError
 from mmmeta_core.types import Key, Kind, Row, format_time, parse_time
 
@@ -270,6 +270,7 @@ class PostgresState(State):
 
     def add_mark(self, mark: str) -> None:
         """See `State.add_mark`. Other columns may be kept as JSON, but this one has to be in the table, or `ColumnError`."""
+        check_writable(mark, self.owners())
         if mark in self.columns():
             return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -30,6 +31,9 @@ LONGEST_KEY: Final = 2_600
 
 _EXACT: Final = 2**53
 _INT64: Final = 2**63
+_UINT64: Final = 2**64
+_EXPONENTS_FROM: Final = 1e16
+_EXPONENT: Final = re.compile(r"[0-9]e\+?[0-9]")
 _ROOM: Final = 7_800
 """Bytes of a row that stay when long values are moved out of it; a page has 8,160."""
 _POINTER: Final = 18
@@ -49,7 +53,7 @@ def typed(raw: Sql, kind: Kind, said: Kind) -> Any:
         return bool(raw)
     if isinstance(raw, str):
         # In JSON text NUL is written \\u0000.
-        if kind in ("integer", "float") or "\0" in raw or (kind == "json" and "\\u0000" in raw):
+        if kind in ("integer", "float") or "\0" in raw or (kind == "json" and _changes(raw)):
             raise Misfit("text that the column can't hold")
         return raw
     if kind == "integer" and (isinstance(raw, int) or (raw.is_integer() and -_INT64 <= raw < _INT64)):
@@ -57,6 +61,22 @@ def typed(raw: Sql, kind: Kind, said: Kind) -> Any:
     if kind == "float" and (isinstance(raw, float) or -_EXACT <= raw <= _EXACT):
         return float(raw)
     raise Misfit(f"{type(raw).__name__} in a column of {kind}")
+
+
+def _changes(text: str) -> bool:
+    """Whether jsonb refuses this JSON, or gives back an integer for a float: it writes numbers without exponents."""
+    if "\\u0000" in text:
+        return True
+    if _EXPONENT.search(text) is None:
+        return False
+    left = [orjson.loads(text)]
+    while left:
+        value = left.pop()
+        if isinstance(value, float) and _EXPONENTS_FROM <= abs(value) < _UINT64:
+            return True
+        if isinstance(value, dict | list):
+            left.extend(value.values() if isinstance(value, dict) else value)
+    return False
 
 
 def fit(
