@@ -75,7 +75,7 @@ fuzz: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/python -m mmmeta_dagster.demo
 
-# The packages as PyPI gets them, and the wheel tried out in an environment that has nothing else.
+# The packages as PyPI gets them, each tried out in an environment that has nothing else.
 dist: $(STAMP)
 	rm -rf dist .venv-dist
 	$(BIN)/python -m build --outdir dist .
@@ -84,6 +84,8 @@ dist: $(STAMP)
 	cd dist && ../.venv-dist/bin/mmmeta --version
 	cd dist && ../.venv-dist/bin/python -c 'import mmmeta_core, mmmeta_dagster; from importlib.resources import files; \
 	    [files(name).joinpath("py.typed").read_bytes() for name in ("mmmeta_core", "mmmeta_dagster")]'
+	.venv-dist/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/*.tar.gz
+	cd dist && ../.venv-dist/bin/mmmeta --version
 	rm -rf .venv-dist
 
 check: format lint types layers test
