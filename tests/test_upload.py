@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 from mmmeta_core import ConfigError, Metadir, RemoteError, mmmeta
+from mmmeta_core.database.scan import Uploaded, open_scan
 from mmmeta_core.remotes import Blob, Remote, Stat, open_remote
 from mmmeta_core.remotes.base import READ_LIMIT, Source
 
@@ -429,3 +431,11 @@ def test_two_metadirs_may_upload_to_one_archive(here: Publisher) -> None:
     assert remote.documents("write") == ["a.txt.json"]
     with closing(sqlite3.connect(here.base / "other" / "_mmmeta" / "cache.db")) as cache:
         assert cache.execute("SELECT count(*) FROM uploads").fetchone() == (2,)
+
+
+def test_many_threads_may_ask_what_was_uploaded(tmp_path: Path) -> None:
+    files = [Uploaded("s3://bucket", f"{number}.pdf", number, number) for number in range(200)]
+    with open_scan(tmp_path / "cache.db") as scan, ThreadPoolExecutor(8) as pool:
+        scan.note_uploads(files[::2])
+        for _ in range(20):
+            assert list(pool.map(scan.is_uploaded, files)) == [True, False] * 100

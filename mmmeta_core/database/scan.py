@@ -7,6 +7,7 @@ of invalid ones. It is written after the catalog, so it never claims a document 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -76,6 +77,7 @@ class Scan:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self.path = path
+        self._asking = threading.Lock()
         self._shapes: dict[tuple[str, ...], int] = {}
         self._columns: dict[int, frozenset[str]] = {}
 
@@ -159,10 +161,12 @@ class Scan:
         yield from map(Seen._make, rows)
 
     def is_uploaded(self, file: Uploaded) -> bool:
-        """Whether this very file was brought to the archive before."""
-        row = self.connection.execute(
-            "SELECT 1 FROM uploads WHERE remote = ? AND name = ? AND size = ? AND mtime_ns = ?", file
-        ).fetchone()
+        """Whether this very file was brought to the archive before. Many threads may ask."""
+        # Since Python 3.12 two that execute the same statement at once can be given one for both.
+        with self._asking:
+            row = self.connection.execute(
+                "SELECT 1 FROM uploads WHERE remote = ? AND name = ? AND size = ? AND mtime_ns = ?", file
+            ).fetchone()
         return row is not None
 
     def note_uploads(self, files: Iterable[Uploaded | None]) -> None:
