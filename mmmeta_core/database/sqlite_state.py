@@ -251,11 +251,11 @@ class SqliteState(State):
         here, there = (",".join(f"{table}.{quote(c)}" for c in both) for table in ("files", "excluded"))
         cursor = connection.execute(
             f"INSERT INTO main.files ({key},{names},__state_added,__state_last_updated) "
-            f"SELECT m.{key},{values},?1,?1 "
+            f"SELECT m.{key},{values},?,? "
             f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key WHERE 1 = 1 "
             f"ON CONFLICT ({key}) DO UPDATE SET {updates},__state_last_updated=excluded.__state_last_updated "
             f"WHERE ({here}) IS NOT ({there})",
-            (now,),
+            (now, now),
         )
         return cursor.rowcount
 
@@ -305,9 +305,9 @@ class SqliteState(State):
     def _delete_missing(self, connection: sqlite3.Connection) -> int:
         key, now = quote(self.unique), format_time(utcnow())
         return connection.execute(
-            f"UPDATE main.files SET __deleted_at = ?1, __deleted_reason = 'not in the archive', __state_last_updated = ?1 "
+            f"UPDATE main.files SET __deleted_at = ?, __deleted_reason = 'not in the archive', __state_last_updated = ? "
             f"WHERE __deleted_at IS NULL AND {key} NOT IN (SELECT {key} FROM meta.files)",
-            (now,),
+            (now, now),
         ).rowcount
 
     def _published(self, connection: sqlite3.Connection) -> list[str]:
