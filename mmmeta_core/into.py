@@ -15,13 +15,14 @@ import orjson
 
 from mmmeta_core.database.columns import column_name
 from mmmeta_core.errors import ConfigError, DocumentError, UnavailableError
-from mmmeta_core.files import File
 from mmmeta_core.types import Key, Kind, Misfit, encode, format_time, to_json
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Column, Connection, Engine, Table
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.types import TypeEngine
+
+    from mmmeta_core.files import File
 
 RESCUED: Final = "rescued"
 """The JSON column for values that are of another kind than their column."""

@@ -21,7 +21,7 @@ import orjson
 
 from mmmeta_core.database.sqlite import CHUNK
 from mmmeta_core.database.state import State, check_values
-from mmmeta_core.database.work import Claim, On, OnChange, Work
+from mmmeta_core.database.work import LEASE_SECONDS, Claim, On, OnChange, Work
 from mmmeta_core.errors import ConfigError, MmmetaError, UnavailableError
 from mmmeta_core.events import event
 from mmmeta_core.files import File, Files
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 Handler: TypeAlias = Callable[[File], Mapping[str, Any] | None]
 """Takes a document; may return columns to save with the mark. Raising is a failure of this document only."""
 
-LEASE_SECONDS: Final = 120.0
 _STOPS: Final = (UnavailableError, ConfigError)
 """What a handler raises when no document is to blame."""
 

@@ -1,13 +1,16 @@
 """An archive that is published elsewhere, as an asset: all clients hang from it, and it is new when it was published."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from mmmeta_core import MmmetaError
-from mmmeta_core.head import Head
 from mmmeta_dagster import metadata
 from mmmeta_dagster.resource import find_resource
+
+if TYPE_CHECKING:
+    from mmmeta_core.head import Head
 
 AssetKeyLike = dg.AssetKey | str | Sequence[str]
 
@@ -78,7 +81,7 @@ def _known_revision(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | Non
     return metadata.revision_of(instance.get_latest_materialization_event(key))
 
 
-def _materialization(key: dg.AssetKey, head: Head, url: str) -> dg.AssetMaterialization:
+def _materialization(key: dg.AssetKey, head: "Head", url: str) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         asset_key=key,
         description="Seen at the remote.",

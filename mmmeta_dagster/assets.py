@@ -1,15 +1,16 @@
 """Assets for the two roles. Each one is a verb of `Metadir`; what a verb does is said there."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mmmeta_core.process import Handler
 from mmmeta_dagster import metadata
 from mmmeta_dagster.common import Common, materialized
-from mmmeta_dagster.fanout import spread_asset
 from mmmeta_dagster.work import Downloads, Pipeline, downloads_asset, pipeline_asset
+
+if TYPE_CHECKING:
+    from mmmeta_core.process import Handler
 
 
 def publisher_assets(
@@ -75,7 +76,7 @@ def client_assets(
     owners: Sequence[str] | None = None,
     tags: Mapping[str, str] | None = None,
     downloads: Downloads | None = None,
-    process: Mapping[str, Handler | Pipeline] | None = None,
+    process: Mapping[str, "Handler | Pipeline"] | None = None,
 ) -> list[dg.AssetsDefinition]:
     """Return a client's assets: `sync` → `update` → `downloads` and one asset a pipeline, each below `key_prefix`.
 
@@ -109,6 +110,10 @@ def client_assets(
         assets.append(downloads_asset(common, downloads))
     for mark, work in (process or {}).items():
         pipeline = work if isinstance(work, Pipeline) else Pipeline(work)
-        build = pipeline_asset if pipeline.spread is None else spread_asset
-        assets.append(build(common, mark, pipeline))
+        if pipeline.spread is None:
+            assets.append(pipeline_asset(common, mark, pipeline))
+            continue
+        from mmmeta_dagster.fanout import spread_asset
+
+        assets.append(spread_asset(common, mark, pipeline))
     return assets

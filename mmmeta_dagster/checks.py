@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import dagster as dg
 
 from mmmeta_core import Metadir, MmmetaError
-from mmmeta_core.database.catalog import open_catalog
-from mmmeta_core.verify import Fill, VerifyResult, fill
 from mmmeta_dagster.resource import find_resource
+
+if TYPE_CHECKING:
+    from mmmeta_core.verify import Fill, VerifyResult
 
 AssetKeyLike: TypeAlias = dg.AssetKey | str | Sequence[str]
 AssetT = TypeVar("AssetT", bound=dg.AssetsDefinition | dg.AssetSpec)
@@ -164,6 +165,9 @@ def _columns(of: _Checks, asset: str, shares: Mapping[str, float]) -> dg.AssetCh
 
     @of.check(asset, "required_columns", f"The catalog has these columns, and values in them: {wanted}.")
     def check(_: dg.AssetCheckExecutionContext, metadir: Metadir) -> dg.AssetCheckResult:
+        from mmmeta_core.database.catalog import open_catalog
+        from mmmeta_core.verify import fill
+
         config = metadir.config
         with open_catalog(metadir.paths.meta, config.unique, max_columns=config.max_columns) as catalog:
             filled = fill(catalog, shares)
@@ -180,7 +184,7 @@ def _columns(of: _Checks, asset: str, shares: Mapping[str, float]) -> dg.AssetCh
     return check
 
 
-def _problem(name: str, filled: Fill, share: float) -> str | None:
+def _problem(name: str, filled: "Fill", share: float) -> str | None:
     """Return what is wrong with a column; an archive without documents can't have any."""
     count = filled.values[name]
     if not filled.documents:
@@ -244,7 +248,7 @@ def _invalid(of: _Checks) -> dg.AssetChecksDefinition:
     return check
 
 
-def _verified(result: VerifyResult) -> dg.AssetCheckResult:
+def _verified(result: "VerifyResult") -> dg.AssetCheckResult:
     counts = {
         name: value
         for name, value in vars(result).items()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
-from mmmeta_core import Insight, Metadir
 from mmmeta_core.store import decode_value
 from mmmeta_core.types import Kind
 from mmmeta_dagster.chart import bar_chart
+
+if TYPE_CHECKING:
+    from mmmeta_core import Insight, Metadir
 
 REVISION: Final = "mmmeta/revision"
 LEFT: Final = "mmmeta/left"

@@ -9,17 +9,19 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import dagster as dg
 from pydantic import Field
 
 from mmmeta_core import Metadir
-from mmmeta_core.database.work import OnChange
-from mmmeta_core.process import LEASE_SECONDS, Handler
+from mmmeta_core.database.work import LEASE_SECONDS, OnChange
 from mmmeta_dagster import metadata
 from mmmeta_dagster.common import Common, Context, materialized
 from mmmeta_dagster.run_log import progress_log
+
+if TYPE_CHECKING:
+    from mmmeta_core.process import Handler
 
 Filters: TypeAlias = Mapping[str, Any] | Callable[..., Mapping[str, Any]]
 """Filters of `files.find`, or a function that returns them when the run comes to it: "within the last week".
@@ -61,7 +63,7 @@ class Pipeline:
     With `spread` many steps do it; `lease` is how many seconds it takes until others get a killed worker's documents.
     """
 
-    handler: Handler
+    handler: "Handler"
     filters: Filters = field(default_factory=dict)
     workers: int = 1
     chunk: int = 100
@@ -286,7 +288,7 @@ def _backlog(context: Context, asset: dg.AssetKey, left: int) -> list[tuple[date
     return [*reversed(before), (datetime.now(UTC), left)]
 
 
-def code_of(handler: Handler) -> Mapping[str, Any]:
+def code_of(handler: "Handler") -> Mapping[str, Any]:
     """Return where a handler is written, for Dagster to link to; nothing for what is not written in Python."""
     function: Any = handler
     while isinstance(function, functools.partial):

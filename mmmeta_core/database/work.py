@@ -25,6 +25,8 @@ OnChange: TypeAlias = Literal["content", "again", "ignore"]
 """When a document that was done is due again: its `content_hash` changed, anything published of it changed, never."""
 
 CONTENT: Final = "content_hash"
+LEASE_SECONDS: Final = 120.0
+"""How long a claim lasts unless told otherwise."""
 
 _FIRST_DELAY_SECONDS: Final = 60.0
 _LONGEST_DELAY_SECONDS: Final = 24 * 3600.0
