@@ -127,6 +127,7 @@ $(SPREAD)/.installed: $(STAMP)
 	    here=$$($(SPREAD)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	    echo "import site; site.addsitedir('$$below')" > $$here/below.pth
 	@$(SPREAD)/bin/python -m pip install --quiet --disable-pip-version-check --group spread
+	@ln -s ../../$(BIN)/mmmeta $(SPREAD)/bin/mmmeta  # what is measured as a command
 	@touch $@
 
 clean:

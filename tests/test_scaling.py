@@ -57,7 +57,8 @@ def test_an_archive_in_several_metadirs(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_other_blocks_are_of_what_is_there() -> None:
     assert len(BLOCKS) == 4, "a new block needs a place in this test"
-    names: dict[str, Any] = dict(vars(mmmeta_dagster), handler=lambda file: None)
+    names: dict[str, Any] = {name: getattr(mmmeta_dagster, name) for name in mmmeta_dagster.__all__}
+    names["handler"] = lambda file: None
     exec(compile(f"pipeline = {BLOCKS[0]}", "scaling.md", "exec", dont_inherit=True), names)  # noqa: S102 - it is ours
     assert names["pipeline"].spread.steps == 100
     jobs = {f"{name}_job": dg.define_asset_job(name, "*") for name in ("berlin", "paris")}
