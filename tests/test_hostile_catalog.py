@@ -190,6 +190,7 @@ VALUES = {
     "an infinity": "UPDATE files SET title = 9e999",
     "a time that is none": "UPDATE files SET published_at = 'yesterday'",
     "a day that is none": "UPDATE files SET published_at = '2023-02-29T00:00:00.000000+00:00'",
+    "an hour that is none": "UPDATE files SET published_at = '2023-02-28T24:00:00.000000+00:00'",
     "a time of the year 0": "UPDATE files SET published_at = '0000-01-01T00:00:00.000000+00:00'",
     "a time that is a number": "UPDATE files SET __deleted_at = 5",
     "a time of another form": "UPDATE files SET __meta_added = '2024-01-01'",

@@ -252,7 +252,9 @@ def _is_time(text: str) -> bool:
     return True
 
 
-_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00")
+_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}\+00:00"
+)
 
 _Test: TypeAlias = Callable[[Any], bool]
 _KINDS: Final[Mapping[Kind, tuple[type, _Test]]] = {
