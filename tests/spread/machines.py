@@ -31,7 +31,7 @@ def handle(file: File) -> None:
 pipeline = Pipeline(
     handle,
     chunk=CHUNK,
-    lease=3,
+    lease=6,
     spread=Spread(documents=int(os.environ.get("MACHINES_SHARE", "1")), steps=200),
 )
 defs = dg.Definitions(

@@ -113,7 +113,9 @@ def places(
     (home / "dagster.yaml").write_text(yaml.safe_dump(instance))
     with closing(psycopg2.connect(database)) as connection:
         connection.autocommit = True
-        connection.cursor().execute("CREATE TABLE handled (key text, title text, pid int, machine text)")
+        connection.cursor().execute(
+            "CREATE TABLE handled (key text, title text, pid int, machine text, at timestamptz DEFAULT clock_timestamp())"
+        )
     names = {
         "DAGSTER_HOME": str(home),
         "MACHINES_DATABASE": database,
@@ -228,13 +230,13 @@ def test_workers_are_killed_and_every_document_is_done(
 
     # Done once: noted twice is only what a process had in hand, and had not noted as done yet, when it was killed.
     by_key = defaultdict(list)
-    for key, title, pid in rows(database, "SELECT key, title, pid FROM handled ORDER BY ctid"):
+    for key, title, pid, at in rows(database, "SELECT key, title, pid, at FROM handled ORDER BY at, ctid"):
         assert title == f"title {int(key)}"
-        by_key[key].append(pid)
+        by_key[key].append((pid, at))
     assert sorted(by_key) == [f"{number:06}" for number in range(DOCUMENTS)]
     dead = set.union(*(machine.dead for machine in machines))
-    twice = {key: pids for key, pids in by_key.items() if len(pids) > 1}
-    assert all(set(pids[:-1]) <= dead for pids in twice.values()), twice
+    twice = {key: noted for key, noted in by_key.items() if len(noted) > 1}
+    assert all({pid for pid, _ in noted[:-1]} <= dead for noted in twice.values()), (dead, twice)
     assert len(twice) <= KILLS * CHUNK
     assert {machine for (machine,) in rows(database, "SELECT DISTINCT machine FROM handled")} == {
         str(machine.folder) for machine in machines
