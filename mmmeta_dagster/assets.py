@@ -35,13 +35,22 @@ def publisher_assets(
     """
     common = Common(resource, key_prefix, group_name, owners, tags)
 
-    @common.asset("sync", deps, "The archive's newest revision, in the publisher's catalog.", {"mmmeta"})
+    @common.asset(
+        "sync",
+        deps,
+        "The publisher's catalog of the archive's documents, as it was published last, with what other publishers"
+        " have published meanwhile.",
+        {"mmmeta"},
+    )
     def sync(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
             return materialized(metadir, metadir.pull(probe=True))
 
     @common.asset(
-        "generate", [common.key("sync")], "Documents on disk, in the publisher's catalog.", {"mmmeta", "json"}
+        "generate",
+        [common.key("sync")],
+        "The publisher's catalog with the documents that are on disk: metadata files that are new or changed were read.",
+        {"mmmeta", "json"},
     )
     def generate(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
@@ -52,7 +61,11 @@ def publisher_assets(
             return materialized(metadir, result, metadata.of_invalid(metadir.invalid()))
 
     @common.asset(
-        "remote", [common.key("generate")], "The archive as its clients see it.", {"mmmeta", "storage"}
+        "remote",
+        [common.key("generate")],
+        "The archive as its clients see it. What the publisher has changed is published as one new revision, and the"
+        " clients' sensors notice it.",
+        {"mmmeta", "storage"},
     )
     def remote(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
@@ -88,13 +101,22 @@ def client_assets(
     common = Common(resource, key_prefix, group_name, owners, tags)
     above = [] if archive is None else [dg.AssetKey.from_coercible(archive)]
 
-    @common.asset("sync", above, "The archive's newest revision, in the client's catalog.", {"mmmeta"})
+    @common.asset(
+        "sync",
+        above,
+        "The client's copy of the archive's catalog, brought to the newest revision; only what changed is transferred.",
+        {"mmmeta"},
+    )
     def sync(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
             return materialized(metadir, metadir.pull(probe=True))
 
     @common.asset(
-        "update", [common.key("sync")], "The catalog with the client's own state beside it.", {"sqlite"}
+        "update",
+        [common.key("sync")],
+        "The client's state database: each document of the catalog, and beside it what this client has done with it,"
+        " such as downloaded or imported, which nobody else sees or overwrites.",
+        {"sqlite"},
     )
     def update(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:

@@ -39,9 +39,15 @@ client2 = client_assets(
     process={"imported": Pipeline(imports(), last_week, chunk=500, deletions=True)},
 )
 
-publisher_job = dg.define_asset_job("publish", publisher)
-client1_job = dg.define_asset_job("client1", client1)
-client2_job = dg.define_asset_job("client2", client2)
+publisher_job = dg.define_asset_job("publish", publisher, description="Scrapes, and publishes what is new.")
+client1_job = dg.define_asset_job(
+    "client1", client1, description="Fetches what is new of the archive and downloads its contracts."
+)
+client2_job = dg.define_asset_job(
+    "client2",
+    client2,
+    description="Fetches what is new of the archive and imports what was scraped this week.",
+)
 
 defs = dg.Definitions(
     assets=[*publisher, *client1, *client2],
@@ -57,6 +63,7 @@ defs = dg.Definitions(
             job=publisher_job,
             cron_schedule="* * * * *",
             default_status=dg.DefaultScheduleStatus.RUNNING,
+            description="Scrapes and publishes a few documents each minute, so that there is something to see.",
         )
     ],
     sensors=[

@@ -85,7 +85,7 @@ def _write(folder: Path, number: int, kind: str, place: str, retrieved_at: datet
     key=["publisher", "documents"],
     group_name="publisher",
     kinds={"python"},
-    description="What the scraper found: documents, each with a JSON metadata file.",
+    description="What the scraper found: documents in a folder, each with a JSON metadata file beside it.",
 )
 def documents(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """Scrape."""

@@ -57,7 +57,7 @@ class S3Settings(dg.Config):
 
 
 class MetadirResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter is internal to Dagster
-    """One metadir: a publisher's or a client's. Does no I/O before `open` is called.
+    """One metadir: the catalog of an archive's documents on this machine, and a client's state. No I/O before `open`.
 
     resources={"client": MetadirResource(path="./client", remote=EnvVar("ARCHIVE"))}
     """

@@ -120,7 +120,8 @@ def downloads_asset(common: Common, what: Downloads) -> dg.AssetsDefinition:
     @common.asset(
         "downloads",
         [common.key("update")],
-        "Documents, as files of the client. Each one is fetched once, whole and verified.",
+        "The documents that the client asks for, as files. Each one is fetched once, and is there only when it is whole"
+        " and has the checksum that the catalog says.",
         {"file"},
         checks=[failures_check(common.key("downloads"), "downloaded")],
         pool=what.pool,
@@ -186,7 +187,10 @@ def asset_name(mark: str) -> str:
 
 def description_of(mark: str) -> str:
     """Return what is said of a pipeline's asset."""
-    return f"Documents that were handled, each one once; the client's column {mark!r} says which."
+    return (
+        "Documents that this client has handled, for example imported into a database, each one once. The column"
+        f" {mark!r} of its state database says which; those that fail are tried again by later runs."
+    )
 
 
 def filters_of(context: Context, filters: Filters, config: WorkConfig) -> dict[str, Any]:

@@ -63,7 +63,12 @@ class Role(dg.Component, dg.Resolvable, dg.Model):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - its signature is Dagster's
         """Return resource, assets, job, schedule and sensor."""
         assets = [asset.map_asset_specs(self._translated) for asset in self.assets()]
-        job = dg.define_asset_job(self.name, selection=dg.AssetSelection.assets(*assets))
+        done = (
+            "Publishes what is new of the archive's documents."
+            if self.publishes
+            else ("Fetches what is new of the archive, and does the client's work on it.")
+        )
+        job = dg.define_asset_job(self.name, selection=dg.AssetSelection.assets(*assets), description=done)
         return dg.Definitions(
             assets=assets,
             asset_checks=self._checked(),
@@ -114,4 +119,5 @@ class Role(dg.Component, dg.Resolvable, dg.Model):
             cron_schedule=schedule.cron,
             execution_timezone=schedule.timezone,
             default_status=dg.DefaultScheduleStatus[schedule.default_status.upper()],
+            description=f"Runs the job {self.name} by the clock.",
         )

@@ -62,7 +62,7 @@ class Machine:
 
     def is_ready(self) -> bool:
         """Whether it has a process to work."""
-        assert self.is_there, f"see {self.folder / 'log'}"
+        assert self.is_there, (self.folder / "log").read_text()[-5000:]
         return bool(self.workers())
 
     def workers(self) -> list[int]:
@@ -82,7 +82,8 @@ class Machine:
         return found
 
     def kill(self) -> None:
-        assert self.process is not None
+        if self.process is None:
+            return
         self.dead |= set(self.pids())
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -150,13 +151,15 @@ def config(tmp_path: Path, redis_url: str) -> Path:
 @pytest.fixture
 def machines(tmp_path: Path, config: Path, places: dict[str, str]) -> Iterator[list[Machine]]:
     machines = [Machine(tmp_path / f"machine{number}", config, places) for number in (1, 2)]
-    for machine in machines:
-        machine.start()
-    for machine in machines:  # so that none has all to itself
-        until(machine.is_ready, f"{machine.folder.name} to start", PATIENCE)
-    yield machines
-    for machine in machines:
-        machine.kill()
+    try:
+        for machine in machines:
+            machine.start()
+        for machine in machines:  # so that none has all to itself
+            until(machine.is_ready, f"{machine.folder.name} to start", PATIENCE)
+        yield machines
+    finally:
+        for machine in machines:
+            machine.kill()
 
 
 @contextmanager
