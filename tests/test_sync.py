@@ -648,6 +648,47 @@ def test_a_remote_that_was_set_back_is_noticed_and_no_gap_is_published(
     assert set(titles(client)) == {"a", "b"}
 
 
+def test_a_remote_that_was_set_back_and_went_on_otherwise_is_noticed_while_its_head_lags(
+    open_metadir: Open, remote: Remote
+) -> None:
+    publisher, client = open_metadir("publisher"), open_metadir("client")
+    publish(publisher, {"content_hash": "a"})
+    backup = {name: content(remote, name) for name in at_remote(remote)}
+    publish(publisher, {"content_hash": "b"})
+    follow(client)
+    remote.remove(segment(2))
+    for name, data in backup.items():
+        remote.write(name, data)
+    publish(open_metadir("other"), {"content_hash": "c"})
+    remote.write("_mmmeta/head.json", backup["_mmmeta/head.json"])
+    publisher.files.upsert({"content_hash": "d"}, ["content_hash"])
+    for do in (client.pull, lambda: client.pull(probe=True), publisher.push):
+        with pytest.raises(LogError, match=f"{re.escape(segment(2))} is another .* Move meta.db away"):
+            do()
+    assert segment(3) not in at_remote(remote)
+    assert set(titles(client)) == {"a", "b"}
+    client.paths.meta.unlink()
+    assert set(follow(client)) == {"a", "c"}
+
+
+def test_a_head_that_lags_costs_the_newest_segment_once(open_metadir: Open, remote: Remote) -> None:
+    publisher = open_metadir("publisher")
+    publish(publisher, {"content_hash": "a"})
+    lagging = content(remote, "_mmmeta/head.json")
+    publish(publisher, {"content_hash": "b"})
+    tapped = Tapped(remote)
+    client = open_metadir("client", remote=tapped)
+    follow(client)
+    remote.write("_mmmeta/head.json", lagging)
+    fetched = []
+    for _ in range(3):
+        tapped.requests.clear()
+        assert client.pull().unchanged
+        fetched.append([name for verb, name in tapped.requests if verb == "fetch" and name == segment(2)])
+    assert fetched == [[segment(2)], [], []]
+    assert ("stat", segment(2)) in tapped.requests
+
+
 @on_folder
 def test_a_publisher_may_move_to_an_empty_remote(open_metadir: Open, tmp_path: Path) -> None:
     publisher = open_metadir("publisher")

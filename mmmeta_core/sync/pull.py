@@ -103,6 +103,8 @@ def _pull(replica: Replica, remote: Remote, came: Came, probe: bool) -> Position
         return position
     if head is not None:
         _check_head(head, position, remote)
+        if head.revision < position.revision:
+            _check_newest(replica, remote, position)
         if position.revision == 0:
             _start(replica, head, remote)
         if anew or _snapshot_pays(head, position):
@@ -135,12 +137,35 @@ def _check_head(head: Head, position: Position, remote: Remote) -> None:
             f"{source} does not name the segment {head.revision} that this metadir has: it was replaced. "
             "Move meta.db away and pull again (state is kept)"
         )
-    newest = remote_name(segment_name(position.revision))
-    if head.revision < position.revision and remote.stat(newest) is None:
-        raise LogError(
-            f"segment {remote.url}/{newest} is missing, which this metadir has: the remote was set back. Restore it "
-            "from a backup, or move meta.db away and pull again (state is kept)"
-        )
+
+
+def _check_newest(replica: Replica, remote: Remote, position: Position) -> None:
+    """Raise `LogError` unless the remote has the newest segment that this metadir has, though its head lags behind.
+
+    An archive that was put back may have gone on otherwise to the same revision. The segment is fetched, once for
+    each etag that it has.
+    """
+    name = remote_name(segment_name(position.revision))
+    source = f"{remote.url}/{name}"
+    there = remote.stat(name)
+    with replica.catalog() as catalog:
+        if there is not None and there.etag and catalog.local("newest") == f"{source} {there.etag}":
+            return
+    with temporary(replica.paths.root) as draft:
+        try:
+            fetch_segment(remote, position.revision, draft, None)
+        except RemoteNotFoundError:
+            raise LogError(
+                f"segment {source} is missing, which this metadir has: the remote was set back. Restore it "
+                "from a backup, or move meta.db away and pull again (state is kept)"
+            ) from None
+        if digest_of(draft) != position.digest:
+            raise LogError(
+                f"segment {source} is another than this metadir has: the remote was set back and went on otherwise, or "
+                "the segment was replaced. Move meta.db away and pull again (state is kept)"
+            )
+    with replica.catalog() as catalog:
+        catalog.set_local(newest=f"{source} {there.etag}" if there is not None else None)
 
 
 def _here(replica: Replica) -> tuple[Position, str | None, bool]:
