@@ -203,6 +203,7 @@ ROWS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
         partial(job, ("generate_cold", "push", "pull", "update_cold"), "update_nothing"),
         10,
     ),
+    "1,000 saves": (partial(job, ("generate_cold", "push", "pull", "update_cold"), "save"), 5),
     "mmmeta generate, nothing changed": (command, 10),
     "load of the definitions": (load, 5),
     "sync + update in Dagster, nothing new": (run, 10),
