@@ -211,8 +211,9 @@ def process(
         run.work.note_run(settings_text(options, filters))
     result = ProcessResult(run.processed, run.failed, run.set_aside, left, time.monotonic() - started)
     log.info(
-        "%s: %d processed, %d failed, %d set aside, %d left",
-        *(options.mark, result.processed, result.failed, result.set_aside, left),
+        "%s%s: %d processed, %d failed, %d set aside, %d left",
+        *(options.mark, ", deletions" if options.on == "deleted" else ""),
+        *(result.processed, result.failed, result.set_aside, left),
         extra=event(
             "processed",
             mark=options.mark,

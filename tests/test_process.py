@@ -176,6 +176,17 @@ def test_what_was_done_is_due_again_when_it_changed_as_asked(
     assert m.files.process(failing, on_change=on_change).failed == after_content
 
 
+def test_the_log_tells_deletions_from_what_was_due(m: Metadir, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mmmeta_core.process")
+    m.files.process(Keeper(), document_type="contract")
+    m.files.delete(content_hash=["d1"])
+    m.files.process(Keeper(), on="deleted")
+    assert [record.getMessage().split(":")[0] for record in caplog.records if record.levelname == "INFO"] == [
+        "imported",
+        "imported, deletions",
+    ]
+
+
 def test_deletions_reach_the_handler_and_a_restored_document_is_due(m: Metadir) -> None:
     m.files.process(Keeper(), document_type="contract")
     m.files.delete(content_hash=["d1", "d2", "d3"])
