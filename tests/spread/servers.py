@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -49,8 +48,12 @@ def serving(command: Sequence[str | Path], port: int) -> Iterator[None]:
         until(is_up, str(command[0]))
         yield
     finally:
-        server.send_signal(signal.SIGQUIT)
-        server.wait()
+        server.terminate()  # SIGQUIT is ignored below a shell's background job
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 @contextmanager
