@@ -123,6 +123,12 @@ def content(remote: Remote, name: str) -> bytes:
     return blob.data
 
 
+def put_back(remote: Remote, backup: dict[str, bytes]) -> None:
+    """Write what a backup has over what is at the remote; what came since stays."""
+    for name, data in backup.items():
+        remote.write(name, data)
+
+
 def head(remote: Remote) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(content(remote, "_mmmeta/head.json"))
     return found
@@ -632,16 +638,14 @@ def test_a_remote_that_was_set_back_is_noticed_and_no_gap_is_published(
     follow(client)
     newest = content(remote, segment(2))
     remote.remove(segment(2))
-    for name, data in backup.items():
-        remote.write(name, data)
+    put_back(remote, backup)
     for do in (client.pull, publisher.push):
         with pytest.raises(LogError, match=f"{re.escape(segment(2))} is missing, .* set back"):
             do()
     remote.write(segment(2), newest)
     assert (client.pull().revision, publisher.push().published, head(remote)["revision"]) == (2, False, 2)
     remote.remove(segment(2))
-    for name, data in backup.items():
-        remote.write(name, data)
+    put_back(remote, backup)
     publish(open_metadir("other"), {"content_hash": "c"})
     with pytest.raises(LogError, match="replaced"):
         client.pull()
@@ -657,8 +661,7 @@ def test_a_remote_that_was_set_back_and_went_on_otherwise_is_noticed_while_its_h
     publish(publisher, {"content_hash": "b"})
     follow(client)
     remote.remove(segment(2))
-    for name, data in backup.items():
-        remote.write(name, data)
+    put_back(remote, backup)
     publish(open_metadir("other"), {"content_hash": "c"})
     remote.write("_mmmeta/head.json", backup["_mmmeta/head.json"])
     publisher.files.upsert({"content_hash": "d"}, ["content_hash"])

@@ -159,7 +159,10 @@ def _check_newest(replica: Replica, remote: Remote, position: Position) -> None:
                 f"segment {source} is missing, which this metadir has: the remote was set back. Restore it "
                 "from a backup, or move meta.db away and pull again (state is kept)"
             ) from None
-        if digest_of(draft) != position.digest:
+        is_ours = digest_of(draft) == position.digest
+        if not is_ours and comes_otherwise(remote, position.revision, draft):
+            is_ours = digest_of(draft) == position.digest
+        if not is_ours:
             raise LogError(
                 f"segment {source} is another than this metadir has: the remote was set back and went on otherwise, or "
                 "the segment was replaced. Move meta.db away and pull again (state is kept)"
