@@ -693,6 +693,27 @@ def test_a_head_that_lags_costs_the_newest_segment_once(open_metadir: Open, remo
 
 
 @on_folder
+def test_a_newest_segment_that_comes_damaged_once_is_ours_all_the_same(
+    open_metadir: Open, remote: Remote
+) -> None:
+    publisher = open_metadir("publisher")
+    publish(publisher, {"content_hash": "a"})
+    lagging = content(remote, "_mmmeta/head.json")
+    publish(publisher, {"content_hash": "b"})
+    tapped = Tapped(remote)
+    client = open_metadir("client", remote=tapped)
+    follow(client)
+    remote.write("_mmmeta/head.json", lagging)
+    whole = content(remote, segment(2))
+    comes = iter([whole[:-20], whole])
+    tapped.before = lambda request: (
+        put_back(remote, {segment(2): next(comes, whole)}) if request == ("fetch", segment(2)) else None
+    )
+    assert client.pull().unchanged
+    assert next(comes, None) is None, "it was asked for twice"
+
+
+@on_folder
 def test_a_publisher_may_move_to_an_empty_remote(open_metadir: Open, tmp_path: Path) -> None:
     publisher = open_metadir("publisher")
     for n in "ab":
