@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, overload
 from mmmeta_core import lock
 from mmmeta_core.atomic import sweep
 from mmmeta_core.database.place import open_state, place
+from mmmeta_core.database.sqlite import UnknownFormatError
 from mmmeta_core.errors import (
     CatalogError,
     ConfigError,
@@ -140,12 +141,38 @@ class Metadir:
     def state(self) -> State:
         """The state db."""
         if self._state is None:
-            self._old.refuse()
+            self._old.refuse_catalog()
+            return self._open_state(self._old.refuse_state)
+        return self._state_now()
+
+    def _state_now(self) -> State:
+        """Return the state, which is of today, keyed as the settings are now."""
         unique = self.config.unique
         if self._state is None or self._state.unique != unique:
             self.close()
             self._state = open_state(self._place, unique)
         return self._state
+
+    def _open_state(self, if_old: Callable[[], None]) -> State:
+        """Return the state, after `if_old` where no file of today's is.
+
+        To look at a file in WAL mode and close it takes as long as all else of an update with nothing new, so the file is
+        opened to stay, which only one of today's can be.
+        """
+        if self._state_file is not None and self._state_file.exists():
+            state = self._state_now()
+            try:
+                _ = state.connection
+            except UnknownFormatError:
+                self.close()
+            else:
+                return state
+        if_old()
+        return self._state_now()
+
+    def _merging(self, catalog: Catalog) -> State:
+        """Return the state that the catalog is to be merged into, converted if an older version wrote it."""
+        return self._state_now() if self._state else self._open_state(lambda: self._old.state(catalog))
 
     @property
     def _state_file(self) -> Path | None:
@@ -410,10 +437,11 @@ class Metadir:
                 raise CatalogError(f"{self.path} has no {NAME}: generate, pull, or copy one there first")
             self.remote.check()
         with self._locked(), self._replica.catalog() as catalog:
-            self._old.state(catalog)
+            state = self._merging(catalog)
             trust = self._replica.check_verified(catalog)
-            result = update(catalog, self.state, self.store, self.paths.root, trust, confirmed=confirmed)
-            self.state.index_columns(self.config.indexes)
+            result = update(catalog, state, self.store, self.paths.root, trust, confirmed=confirmed)
+            if indexes := self.config.indexes:
+                state.index_columns(indexes)
             self._scrub(catalog)
             return result
 
@@ -430,12 +458,12 @@ class Metadir:
         if where == self._place or (isinstance(where, Path) and self._is_state(where)):
             raise RefusedError(f"the state is at {where} already: name another place")
         with self._locked(), self._replica.catalog() as catalog:
-            self._old.state(catalog)
+            state = self._merging(catalog)
             trust = self._replica.check_verified(catalog)
             with closing(open_state(where, self.config.unique)) as new:
                 if not new.revision:
                     update(catalog, new, self.store, self.paths.root, trust)
-                return move(self.state, new)
+                return move(state, new)
 
     def sync(self) -> SyncResult:
         """Do what the role needs: pull, generate if there is a `files_root`, push if documents wait, update."""
@@ -827,17 +855,18 @@ class Metadir:
             if converts:
                 self._old.begin(publishes=publishes)
             yield
-            self._old.finish()
+            if self._state is None or self._state_file is None:
+                self._old.finish()
 
     @contextmanager
     def _edit(self) -> Iterator[Catalog]:
         is_merged = True
         with self._locked(publishes=True), self._replica.catalog() as catalog:
-            self._old.state(catalog)
+            state = self._merging(catalog)
             trust = self._replica.check_verified(catalog)
             yield catalog
             try:
-                self.state.merge(catalog.path, verified=trust is not None)
+                state.merge(catalog.path, verified=trust is not None)
             except HistoryError:
                 is_merged = False
         if not is_merged:

@@ -56,7 +56,10 @@ def update(
     """
     started = time.monotonic()
     replay_folder(catalog, metadir, trust)
-    merged = state.merge(catalog.path, everything=everything, verified=trust is not None, confirmed=confirmed)
+    verified = trust is not None
+    merged = None if everything else state.already_merged(catalog.connection, verified=verified)
+    if merged is None:
+        merged = state.merge(catalog.path, everything=everything, verified=verified, confirmed=confirmed)
     handled = catalog.store().get(_PUBLISHED)
     if handled is not None and (HANDLED not in store or store.text(HANDLED) != handled):
         store.set_text(HANDLED, handled)

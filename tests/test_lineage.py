@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from mmmeta_core.database import lineage
-from mmmeta_core.database.catalog import Position, open_catalog
+from mmmeta_core.database.catalog import Catalog, Position, open_catalog
 from mmmeta_core.database.lineage import Relation, catalog_digests, merged_position, past_after, relation
 
 
@@ -51,16 +51,21 @@ def test_what_was_not_noted_is_told_by_numbers() -> None:
     assert relation({}, {}, 0) == "onward"
 
 
+def digests_of(catalog: Catalog) -> dict[int, str]:
+    info = dict(catalog.connection.execute("SELECT key, value FROM mmmeta_info"))
+    return catalog_digests(catalog.connection, info)
+
+
 def test_a_catalog_notes_what_it_has_come_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lineage, "MOST", 3)
     with open_catalog(tmp_path / "meta.db", "key") as catalog:
-        assert catalog_digests(catalog.connection) == {}
+        assert digests_of(catalog) == {}
         for revision in range(1, 8):
             catalog.apply(Position("a", revision, f"{revision}" * 64, 0), {}, [], {})
-        digests = catalog_digests(catalog.connection)
+        digests = digests_of(catalog)
         assert digests == {at: f"{at}" * 16 for at in (4, 5, 6, 7)}
         catalog.forget_private()
-        assert catalog_digests(catalog.connection) == {7: "7" * 16}
+        assert digests_of(catalog) == {7: "7" * 16}
     known = {"archive": "a", "revision": 5, "past": past_after({}, {3: "c", 4: "d", 5: "e"}, "onward")}
     assert merged_position(known) == "a 5 e"
     assert orjson.loads(past_after(known, {5: "e", 6: "f"}, "onward")) == {"4": "d", "5": "e", "6": "f"}

@@ -192,6 +192,20 @@ def test_a_document_may_have_any_number_of_columns(client: Metadir, publisher: M
     assert client.sync().updated.added == 1
 
 
+@pytest.mark.parametrize("names", [["_rowid_"], ["_rowid_", "RowID", "oid"]])
+def test_columns_may_be_called_as_sqlite_calls_the_number_of_a_row(
+    publisher: Metadir, client: Metadir, names: list[str]
+) -> None:
+    publisher.files.upsert_many({"content_hash": key, **dict.fromkeys(names, 7)} for key in "abcd")
+    publisher.push()
+    assert counts(client) == (1, 3, 0, 0, 0, 2)
+    publisher.files.upsert({"content_hash": "b", names[-1]: 8})
+    publisher.files.delete(content_hash="c")
+    publisher.push()
+    assert counts(client) == (0, 1, 0, 1, 0, 3)
+    assert {file.key: file[names[-1]] for file in client.files} == {"a": 7, "b": 8, "d": 7}
+
+
 def test_a_damaged_segment_is_named_and_changes_nothing(
     publisher: Metadir, client: Metadir, remote: Path
 ) -> None:

@@ -23,7 +23,7 @@ import orjson
 
 from mmmeta_core.atomic import fsync_file
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED, Columns, Fitted, fold
-from mmmeta_core.database.foreign import check_content, check_schema
+from mmmeta_core.database.foreign import Looked, check_content, check_schema
 from mmmeta_core.database.lineage import note_digest
 from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format, writable
 from mmmeta_core.database.rebase import left, rescued_of, same
@@ -81,7 +81,7 @@ _SCRUB: Final = "scrub"
 """The private note that documents were purged and the file is to be rewritten."""
 _UNPURGED: Final = "unpurged"
 """The private note of the digest of the revision as of which no document was purged."""
-_PRIVATE_TABLES: Final = ("mmmeta_pending", "mmmeta_local")
+_PRIVATE_TABLES: Final = frozenset({"mmmeta_pending", "mmmeta_local"})
 _PRAGMAS: Final = {
     "journal_mode": "DELETE",
     "synchronous": "FULL",
@@ -687,25 +687,25 @@ def open_catalog(path: Path, unique: str, *, max_columns: int = 500) -> Iterator
     Raises `CatalogError` when it is unreadable, of another format, or has another key column than `unique`.
     """
     with closing(connect(path, pragmas=_PRAGMAS)) as connection, explained_database(path):
-        if check_version(connection, path, VERSION) == VERSION:
-            check_catalog(connection, path)
-        bring_up_to_date(connection, path, Schema(partial(_create, unique=unique), STEPS))
-        if not all(table_columns(connection, table) for table in _PRIVATE_TABLES):
+        if check_version(connection, path, VERSION) < VERSION:
+            bring_up_to_date(connection, path, Schema(partial(_create, unique=unique), STEPS))
+        found = check_catalog(connection, path)
+        if not found.tables >= _PRIVATE_TABLES:
             with (
                 writable(path, "is a published copy that this metadir has to make its own first"),
                 atomic(connection),
             ):
                 for statement in _statements(_PRIVATE_SCHEMA):
                     connection.execute(statement)
-        kept = get_value(connection, "mmmeta_info", "unique")
-        if kept != unique and _is_empty(connection):
+        if found.unique != unique and _is_empty(connection):
             with atomic(connection):
                 _drop(connection)
                 _create(connection, unique)
                 set_format(connection, VERSION)
-        elif kept != unique:
+        elif found.unique != unique:
             raise CatalogError(
-                f"{path} is keyed by {kept!r}, but the configured key is {unique!r}: set metadata.unique to {kept!r}, "
+                f"{path} is keyed by {found.unique!r}, but the configured key is {unique!r}: "
+                f"set metadata.unique to {found.unique!r}, "
                 "or use another path for a new archive"
             )
         yield Catalog(connection, path, unique, max_columns)
@@ -731,9 +731,9 @@ def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int
     snapshot.replace(path)
 
 
-def check_catalog(connection: sqlite3.Connection, path: Path) -> None:
+def check_catalog(connection: sqlite3.Connection, path: Path) -> Looked:
     """Raise `CatalogError` unless the database has the schema of a catalog and no more; it may have been copied here."""
-    check_schema(connection, path, _SCHEMA + _PRIVATE_SCHEMA)
+    return check_schema(connection, path, _SCHEMA + _PRIVATE_SCHEMA)
 
 
 def check_whole(path: Path, name: str) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -44,19 +44,26 @@ Schema = Mapping[str, tuple[str, str, str | None]]
 """Name → type, table and SQL, as `sqlite_master` has them."""
 
 
-def check_schema(connection: sqlite3.Connection, path: Path | str, script: str) -> None:
+class Looked(NamedTuple):
+    """What was seen of a database whose schema is as it should be: the tables that it has, and its key column."""
+
+    tables: Set[str]
+    unique: str
+
+
+def check_schema(connection: sqlite3.Connection, path: Path | str, script: str) -> Looked:
     """Raise `CatalogError` unless the database has these tables and indexes, and nothing else that runs or is read.
 
     `script` makes them, with `{key}` in the place of the key column, which `mmmeta_info` names. The columns of `files` are
     those that `mmmeta_columns` declares.
     """
     try:
-        _check_schema(connection, path, script)
+        return _check_schema(connection, path, script)
     except (sqlite3.Error, Beyond, ValueError, OverflowError) as error:
         raise _refused(path, str(error)) from error
 
 
-def _check_schema(connection: sqlite3.Connection, path: Path | str, script: str) -> None:
+def _check_schema(connection: sqlite3.Connection, path: Path | str, script: str) -> Looked:
     found = _schema(connection)
     expected = _expected(script, "key")
     for name, (kind, table, sql) in found.items():
@@ -72,6 +79,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path | str, script: str)
     info = _info(connection, path)
     declared = _declared(connection, path, info["unique"])
     _check_files(found["files"][2], _expected(script, info["unique"])["files"][2], declared, path)
+    return Looked(found.keys(), info["unique"])
 
 
 def _check_files(sql: str | None, expected: str | None, declared: Iterable[str], path: Path | str) -> None:

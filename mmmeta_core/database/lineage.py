@@ -41,13 +41,11 @@ def note_digest(catalog: sqlite3.Connection, revision: int, digest: str) -> None
         )
 
 
-def catalog_digests(connection: Connection, schema: str = "main") -> dict[int, str]:
-    """Return the digests of the catalog's newest revisions, one after the other down to where a snapshot began."""
-    info = dict(
-        connection.execute(
-            f"SELECT key, value FROM {schema}.mmmeta_info WHERE key IN ('revision', 'digest')"
-        ).fetchall()
-    )
+def catalog_digests(connection: Connection, info: Mapping[str, Any], schema: str = "main") -> dict[int, str]:
+    """Return the digests of the catalog's newest revisions, one after the other down to where a snapshot began.
+
+    `info` is what its `mmmeta_info` says.
+    """
     if not info.get("revision") or not info.get("digest"):
         return {}
     noted = connection.execute(

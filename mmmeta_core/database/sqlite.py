@@ -32,6 +32,10 @@ _SUPER: Final = bytes.fromhex("d9d505f920a163d7")
 T = TypeVar("T")
 
 
+class UnknownFormatError(CatalogError):
+    """A database without a format: an older version's, or another program's."""
+
+
 def quote(name: str) -> str:
     """Return `name` as an SQL identifier. Every identifier in this package's SQL goes through here."""
     return '"' + name.replace('"', '""') + '"'
@@ -93,7 +97,8 @@ def check_journal(path: Path) -> None:
 
     None of mmmeta's does; one that was copied here with a metadir could make opening the database delete any file.
     """
-    journal = f"{os.path.realpath(path)}-journal"
+    # Beside the file itself, as SQLite has it; links on the way to it lead there anyway.
+    journal = f"{os.path.realpath(path) if path.is_symlink() else path}-journal"
     try:
         with open(journal, "rb") as file:  # noqa: PTH123 - on the way of every connection
             file.seek(max(os.fstat(file.fileno()).st_size - len(_SUPER), 0))
@@ -205,12 +210,17 @@ def upsert_rows(connection: sqlite3.Connection, unique: str, rows: Iterable[Row]
 
 
 def check_version(connection: sqlite3.Connection, path: Path | str, newest: int) -> int:
-    """Return the format of the database (0: empty). Raises `CatalogError` for one that can't be used."""
+    """Return the format of the database (0: empty). Raises `CatalogError` for one that can't be used.
+
+    That is an `UnknownFormatError` for one that has none, as an older version's, or another program's.
+    """
     try:
-        # In one statement: another process may be making the tables just now.
-        version, tables = connection.execute(
-            "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
-        ).fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = 0
+        if not version:  # in one statement: another process may be making the tables just now
+            version, tables = connection.execute(
+                "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+            ).fetchone()
     except sqlite3.DatabaseError as error:
         if _is_busy(error):
             raise _busy(path) from error
@@ -218,7 +228,7 @@ def check_version(connection: sqlite3.Connection, path: Path | str, newest: int)
     if version > newest:
         raise CatalogError(f"{path} {newer_format(version, newest, _writer(connection))}")
     if version == 0 and tables:
-        raise CatalogError(
+        raise UnknownFormatError(
             f"{path} was not written by this mmmeta (an older version, or another program); move it away and run again"
         )
     return int(version)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, STATE_RESCUED
+from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, STATE_RESCUED, fold
 from mmmeta_core.database.foreign import check_documents
 from mmmeta_core.database.lineage import PAST, catalog_digests, past_after, relation
 from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format
@@ -166,7 +166,7 @@ class SqliteState(State):
         archive = info.get("archive")
         moved = everything or ("archive" in known and archive != known["archive"])
         moved = moved or (verified and not known.get("verified"))
-        revision, digests = int(info.get("revision", 0)), catalog_digests(connection, "meta")
+        revision, digests = int(info.get("revision", 0)), catalog_digests(connection, info, "meta")
         how = relation(known, digests, revision)
         moved = moved or how in ("other", "unproven")
         # Before the first revision the catalog's rows have none: what an older version left does not wait in pending.
@@ -215,23 +215,16 @@ class SqliteState(State):
         cursor: int,
     ) -> Mapping[str, Any]:
         columns = [name for name in self._published(connection) if name not in clashes]
-        key = quote(self.unique)
-        connection.execute("DROP TABLE IF EXISTS temp.changed")
-        connection.execute(
-            f"CREATE TEMP TABLE changed AS SELECT {key} AS key FROM meta.files WHERE __revision > ? "
-            "UNION SELECT key FROM meta.mmmeta_pending",
-            (cursor,),
-        )
+        row = self._row_id(kinds)
+        self._note_changed(connection, row, cursor)
         total, added, deleted, restored = connection.execute(
-            f"SELECT count(*), total(f.{key} IS NULL AND m.__deleted_at IS NULL), "
-            f"total(m.__deleted_at IS NOT NULL AND f.__deleted_at IS NULL), "
-            f"total(f.__deleted_at IS NOT NULL AND m.__deleted_at IS NULL) "
-            f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key LEFT JOIN main.files f ON f.{key} = c.key"
+            "SELECT count(*), total(NOT known AND lives), total(NOT lives AND NOT was_deleted), "
+            "total(was_deleted AND lives) FROM temp.changed"
         ).fetchone()
-        source = f"temp.changed AS c JOIN meta.files AS m ON m.{key} = c.key"
+        source = f"temp.changed AS c JOIN meta.files AS m ON m.{row} = c.at"
         check_documents(connection, catalog, self.unique, kinds, source)
-        left = self._forget_purged(connection)
-        written = self._copy(connection, columns, emptied, format_time(utcnow()))
+        left = self._forget_purged(connection, row)
+        written = self._copy(connection, row, columns, emptied, format_time(utcnow()))
         connection.execute("DROP TABLE temp.changed")
         return {
             "added": int(added),
@@ -242,7 +235,38 @@ class SqliteState(State):
             "purged_downloads": tuple(left),
         }
 
-    def _copy(self, connection: sqlite3.Connection, columns: list[str], emptied: list[str], now: str) -> int:
+    def _row_id(self, kinds: Mapping[str, Kind]) -> str:
+        """Return what tells rows of the catalog apart: SQLite's number of a row, if no column hides it."""
+        taken = {fold(name) for name in (self.unique, *kinds)}
+        free = (name for name in ("_rowid_", "rowid", "oid") if fold(name) not in taken)
+        return next(free, quote(self.unique))
+
+    def _note_changed(self, connection: sqlite3.Connection, row: str, cursor: int) -> None:
+        """Note which rows of the catalog may be new here, and what is of them, in a table of this connection's."""
+        key = quote(self.unique)
+        kind, rest = ("", "WITHOUT ROWID") if row == key else ("INTEGER", "")
+        connection.execute("DROP TABLE IF EXISTS temp.changed")
+        connection.execute(
+            f"CREATE TEMP TABLE changed (at {kind} PRIMARY KEY, known, was_deleted, lives, purged) {rest}"
+        )
+        noted = (
+            f"SELECT m.{row}, f.{key} IS NOT NULL, f.__deleted_at IS NOT NULL, m.__deleted_at IS NULL, "
+            "m.__deleted_reason IS ?"
+        )
+        here = f"LEFT JOIN main.files f ON f.{key} = m.{key}"
+        connection.execute(
+            f"INSERT INTO temp.changed {noted} FROM meta.files m {here} WHERE m.__revision > ?",
+            (PURGED, cursor),
+        )
+        connection.execute(
+            f"INSERT OR IGNORE INTO temp.changed {noted} "
+            f"FROM meta.mmmeta_pending p JOIN meta.files m ON m.{key} = p.key {here}",
+            (PURGED,),
+        )
+
+    def _copy(
+        self, connection: sqlite3.Connection, row: str, columns: list[str], emptied: list[str], now: str
+    ) -> int:
         key, both = quote(self.unique), [*columns, *emptied]
         names = ",".join(map(quote, both))
         values = ",".join([*(f"m.{quote(c)}" for c in columns), *("NULL" for _ in emptied)])
@@ -252,21 +276,20 @@ class SqliteState(State):
         cursor = connection.execute(
             f"INSERT INTO main.files ({key},{names},__state_added,__state_last_updated) "
             f"SELECT m.{key},{values},?,? "
-            f"FROM temp.changed c JOIN meta.files m ON m.{key} = c.key WHERE 1 = 1 "
+            f"FROM temp.changed c JOIN meta.files m ON m.{row} = c.at WHERE 1 = 1 "
             f"ON CONFLICT ({key}) DO UPDATE SET {updates},__state_last_updated=excluded.__state_last_updated "
             f"WHERE ({here}) IS NOT ({there})",
             (now, now),
         )
         return cursor.rowcount
 
-    def _forget_purged(self, connection: sqlite3.Connection) -> list[str]:
+    def _forget_purged(self, connection: sqlite3.Connection, row: str) -> list[str]:
         """Drop what is noted here of documents that were purged, but not the client's own columns; return their files."""
         key = quote(self.unique)
         connection.execute("DROP TABLE IF EXISTS temp.purged")
         connection.execute(
-            f"CREATE TEMP TABLE purged AS SELECT c.key FROM temp.changed c JOIN meta.files m ON m.{key} = c.key "
-            f"JOIN main.files f ON f.{key} = c.key WHERE m.__deleted_reason = ?",
-            (PURGED,),
+            f"CREATE TEMP TABLE purged AS SELECT m.{key} AS key FROM temp.changed c "
+            f"JOIN meta.files m ON m.{row} = c.at WHERE c.purged AND c.known"
         )
         if connection.execute("SELECT 1 FROM temp.purged").fetchone() is not None:
             set_values(connection, "mmmeta_info", {_SCRUB: 1})
@@ -331,8 +354,13 @@ class SqliteState(State):
         """See `State.save_within`."""
         connection, now = self.connection, format_time(utcnow())
         for key, values, fitted in self._fitted(updates):
+            row = {**fitted.row, "__state_last_updated": now}
+            # Nearly always nothing is rescued, neither before nor now.
+            if not fitted.rescued and self._update(connection, key, row, f"{STATE_RESCUED} IS NULL"):
+                continue
             rescued = self._rescued(connection, key, values, fitted.rescued)
-            self._update(connection, key, {**fitted.row, **rescued, "__state_last_updated": now})
+            if not self._update(connection, key, row | rescued):
+                raise self._missing(key)
 
     def _rescued(
         self, connection: sqlite3.Connection, key: Key, values: Mapping[str, Any], rescued: Mapping[str, Any]
@@ -348,13 +376,13 @@ class SqliteState(State):
         there = set(table_columns(connection, "files"))
         return {**{name: None for name in rescued if name in there}, STATE_RESCUED: after}
 
-    def _update(self, connection: sqlite3.Connection, key: Key, values: Row) -> None:
+    def _update(self, connection: sqlite3.Connection, key: Key, values: Row, where: str = "true") -> bool:
         assignments = ",".join(f"{quote(name)}=?" for name in values)
         cursor = connection.execute(
-            f"UPDATE files SET {assignments} WHERE {quote(self.unique)} = ?", (*values.values(), key)
+            f"UPDATE files SET {assignments} WHERE {quote(self.unique)} = ? AND {where}",
+            (*values.values(), key),
         )
-        if cursor.rowcount == 0:
-            raise self._missing(key)
+        return cursor.rowcount > 0
 
     # --- indexes
 

@@ -8,6 +8,7 @@ both: text, integers and floats as they are, booleans as 0 and 1, times as the t
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ from mmmeta_core.database.columns import (
     fold,
 )
 from mmmeta_core.database.connection import Connection
+from mmmeta_core.database.lineage import catalog_digests, relation
 from mmmeta_core.database.sqlite import get_value, quote, rows_by_key
 from mmmeta_core.errors import ColumnError, ReadOnlyColumnError
 from mmmeta_core.types import Key, Kind, Row, utcnow
@@ -116,6 +118,7 @@ class State(ABC):
 
     def __init__(self, unique: str) -> None:
         self.unique = unique
+        self._own: set[str] = set()
 
     # --- what each database does in its own way
 
@@ -160,6 +163,25 @@ class State(ABC):
         Which of two histories is the archive's only the remote knows. So where machines share a state `HistoryError` is
         raised, unless the remote has `confirmed` this catalog's since the state had what the error's `merged` names.
         """
+
+    def already_merged(self, catalog: sqlite3.Connection, *, verified: bool) -> Merged | None:
+        """Return what a merge of this open catalog comes to where it has nothing new; None where there may be more to do.
+
+        Takes no lock and attaches nothing: most updates end here.
+        """
+        info = dict(catalog.execute("SELECT key, value FROM mmmeta_info"))
+        known = dict(self.connection.execute("SELECT key, value FROM mmmeta_info").fetchall())
+        revision = int(info.get("revision", 0))
+        same = revision > 0 and (info["unique"], info.get("archive"), revision, str(int(verified))) == (
+            self.unique,
+            known.get("archive"),
+            int(known.get("revision") or 0),
+            str(known.get("verified")),
+        )
+        if not same or relation(known, catalog_digests(catalog, info), revision) != "onward":
+            return None
+        waits = catalog.execute("SELECT 1 FROM mmmeta_pending LIMIT 1").fetchone()
+        return nothing_merged(known) if waits is None else None
 
     @abstractmethod
     def scrub(self) -> None:
@@ -245,6 +267,12 @@ class State(ABC):
         found = dict(self.connection.execute("SELECT name, kind FROM mmmeta_columns").fetchall())
         return {**PUBLISHED_BOOKKEEPING, **STATE_BOOKKEEPING, **found}
 
+    def own_kinds(self) -> dict[str, Kind]:
+        """Return the kind of each of the client's columns, also of those that the table has no room for."""
+        return dict(
+            self.connection.execute("SELECT name, kind FROM mmmeta_columns WHERE owner = 'client'").fetchall()
+        )
+
     @property
     def revision(self) -> int:
         """Return the revision that has been merged; 0 before the first."""
@@ -287,6 +315,18 @@ class State(ABC):
         given = updates if isinstance(updates, Sequence) else list(updates)
         self.run(lambda _: self.save_within(given))
 
+    def check_own(self, names: Iterable[str]) -> None:
+        """Raise as `check_writable` does unless a client may write all of these columns.
+
+        Those that are the client's stay so, and are asked for once.
+        """
+        unknown = [name for name in names if name not in self._own]
+        if unknown:
+            owners = self.owners()
+            for name in unknown:
+                check_writable(name, owners)
+            self._own.update(name for name in unknown if owners.get(name) == "client")
+
     def add_own(self, name: str, kind: Kind) -> None:
         """Make a column of the client's, if it is not there. Raises as `save` does."""
         check_writable(name, self.owners())
@@ -301,11 +341,13 @@ class State(ABC):
         self, updates: Iterable[tuple[Key, Mapping[str, Any]]]
     ) -> Iterator[tuple[Key, Mapping[str, Any], Fitted]]:
         """Yield what is to be saved, cut to the client's columns, after making those that it asks for."""
-        owners = self.owners()
-        own = {name: kind for name, kind in self.kinds().items() if owners.get(name) == "client"}
-        columns = Columns(own, taken=[name for name in owners if name not in own])
+        columns = Columns(self.own_kinds())
+        owners: dict[str, Owner] = {}
         for key, values in updates:
-            for name in values:
+            if not owners and not values.keys() <= columns.kinds.keys():
+                owners = self.owners()
+                columns = Columns(columns.kinds, taken=owners.keys() - columns.kinds.keys())
+            for name in values if owners else ():
                 check_writable(name, owners)
             fitted = columns.fit(values)
             for name, kind in columns.added.items():

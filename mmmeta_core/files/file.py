@@ -8,16 +8,19 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Final, Self
 
 from mmmeta_core.config import Config, expand
-from mmmeta_core.database.state import State, check_writable
+from mmmeta_core.database.state import State
 from mmmeta_core.files.layout import Layout
 from mmmeta_core.files.placing import Folder
 from mmmeta_core.sources import Sources
 from mmmeta_core.types import Key, Kind, Row
 
 log = logging.getLogger(__name__)
+
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Urls:
@@ -50,7 +53,7 @@ class File(Mapping[str, Any]):
     Setting a column of the publisher's raises `ReadOnlyColumnError` at once.
     """
 
-    __slots__ = ("_changed", "_config", "_layout", "_read", "_row", "_sources", "_state")
+    __slots__ = ("_changed", "_config", "_layout", "_read", "_row", "_set", "_sources", "_state")
 
     def __init__(
         self, row: Sequence[Any], layout: Layout, state: State, config: Config, sources: Sources
@@ -62,7 +65,8 @@ class File(Mapping[str, Any]):
         self._config = config
         self._sources = sources
         self._read: Row | None = None
-        self._changed: dict[str, Any] | None = None
+        self._set: Mapping[str, Any] = _NOTHING
+        self._changed: Mapping[str, Any] = _NOTHING
 
     @classmethod
     def of_row(
@@ -77,7 +81,7 @@ class File(Mapping[str, Any]):
             own: list[str] = []
             if self._layout.is_rescued(self._row):
                 own = [name for name, owner in self._state.owners().items() if owner == "client"]
-            self._read = self._layout.decode(self._row, own)
+            self._read = {**self._layout.decode(self._row, own), **self._set}
         return self._read
 
     @property
@@ -142,8 +146,10 @@ class File(Mapping[str, Any]):
         return folder.path / folder.put(self, source=source).name
 
     def __getitem__(self, column: str) -> Any:
-        if self._read is None and (at := self._layout.plain(self._row, column)) is not None:
-            return self._row[at]
+        if self._read is None and column not in self._set:
+            at = self._layout.plain(self._row, column)
+            if at is not None:
+                return self._row[at]
         if column not in self._values:
             warn_unknown(self._state, column, self._values)
         return self._values.get(column)
@@ -168,17 +174,17 @@ class File(Mapping[str, Any]):
     def update(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Set several own columns; `save` writes them."""
         changes = {**(values or {}), **more}
-        owners = self._state.owners()
-        for column in changes:
-            check_writable(column, owners)
-        self._values.update(changes)
-        self._changed = {**(self._changed or {}), **changes}
+        self._state.check_own(changes)
+        if self._read is not None:
+            self._read.update(changes)
+        self._set = {**self._set, **changes}
+        self._changed = {**self._changed, **changes}
 
     def save(self) -> None:
         """Write the changed columns into the state db, durably and as a whole; new columns come into being."""
         if self._changed:
             self._state.save([(self.key, self._changed)])
-            self._changed = None
+            self._changed = _NOTHING
 
     def __repr__(self) -> str:
         return f"<File {self.name!r} {self._config.unique}={self.key!r}>"

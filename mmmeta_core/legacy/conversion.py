@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Conversion:
-    """The conversion of one metadir; `done` is what this object has converted. All but `refuse` needs the metadir's lock."""
+    """The conversion of one metadir; `done` is what this object has converted.
+
+    All needs the metadir's lock but what refuses.
+    """
 
     replica: Replica
     state_db: Path
@@ -28,7 +31,16 @@ class Conversion:
 
     def refuse(self) -> None:
         """Raise `CatalogError` while there is something to convert; for what only reads."""
-        layout.refuse(self.replica.paths, self.state_db)
+        self.refuse_catalog()
+        self.refuse_state()
+
+    def refuse_catalog(self) -> None:
+        """Raise `CatalogError` while the catalog is still to be converted."""
+        layout.refuse_catalog(self.replica.paths)
+
+    def refuse_state(self) -> None:
+        """Raise `CatalogError` while the state is still to be converted."""
+        layout.refuse_state(self.replica.paths, self.state_db)
 
     @property
     def has_state(self) -> bool:

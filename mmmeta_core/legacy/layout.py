@@ -59,8 +59,8 @@ def state_version(path: Path) -> Version | None:
     return "0.4" if "__seen" in columns else "0.1"
 
 
-def refuse(paths: Paths, state_db: Path) -> None:
-    """Raise `CatalogError` for a metadir that is still to be converted; for what only reads."""
+def refuse_catalog(paths: Paths) -> None:
+    """Raise `CatalogError` for a catalog that is still to be converted; for what only reads."""
     version = old_catalog(paths)
     if version is not None:
         where = paths.meta if version == "0.1" else paths.root / PARTS
@@ -68,6 +68,10 @@ def refuse(paths: Paths, state_db: Path) -> None:
             f"{where} was written by mmmeta {version}: run `mmmeta update` once (a publisher `mmmeta generate`), "
             "which converts it in place and keeps the old files aside"
         )
+
+
+def refuse_state(paths: Paths, state_db: Path) -> None:
+    """Raise `CatalogError` for a state db that is still to be converted; for what only reads."""
     state = old_state(paths, state_db)
     if state is not None:
         raise CatalogError(

@@ -40,7 +40,11 @@ class Comparison(Merge):
             known = dict(session.execute("SELECT key, value FROM mmmeta_info").fetchall())
             merged, revision = int(known.get("revision") or 0), int(info.get("revision", 0))
             same = (info.get("archive"), info.get("unique")) == (known.get("archive"), self.state.unique)
-            if not merged or not same or relation(known, catalog_digests(catalog), revision) != "onward":
+            if (
+                not merged
+                or not same
+                or relation(known, catalog_digests(catalog, info), revision) != "onward"
+            ):
                 return Compared(0)  # it is merged anew, or the catalog has to catch up
             return self._compare(session, catalog, merged)
 

@@ -75,7 +75,7 @@ class Merge:
         revision, merged = int(info.get("revision", 0)), int(known.get("revision") or 0)
         archive = info.get("archive")
         moved = self.everything or ("archive" in known and archive != known["archive"])
-        digests = catalog_digests(catalog)
+        digests = catalog_digests(catalog, info)
         how = relation(known, digests, revision)
         if not moved and how in ("other", "unproven"):
             self._check_confirmed(known)

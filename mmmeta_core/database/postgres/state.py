@@ -289,7 +289,7 @@ class PostgresState(State):
         """See `State.save_within`."""
         session, now = self.connection, format_time(self.now())
         for some in chunks(self._fitted(updates)):
-            own, there = self._own_kinds(), set(self.columns())
+            own, there = self.own_kinds(), set(self.columns())
             kinds = {name: kind for name, kind in own.items() if name in there}
             keys = self._keys(key for key, _, _ in some)
             key = quote(self.unique)
@@ -323,12 +323,6 @@ class PostgresState(State):
         integers = self.key_kind == "integer"
         for key, _, _ in some:
             yield key if integers else str(key)
-
-    def _own_kinds(self) -> dict[str, Kind]:
-        """Return the kinds of the client's columns, also of those that the table has no room for."""
-        return dict(
-            self.connection.execute("SELECT name, kind FROM mmmeta_columns WHERE owner = 'client'").fetchall()
-        )
 
     def note_mixed(self, names: Iterable[str]) -> None:
         """Note that some values of these columns are kept as JSON; within a transaction."""
