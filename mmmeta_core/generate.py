@@ -35,9 +35,9 @@ DOCUMENT_GONE: Final = "document is gone"
 REPLACED: Final = "not in the replaced catalog"
 _COMES_BACK: Final = (METADATA_GONE, REPLACED)
 
-_BATCH: Final = 10_000
-_BATCH_BYTES: Final = 16 * 1024 * 1024
-"""A transaction ends after so many files, or when they have so many bytes: most of it fits into SQLite's cache."""
+_BATCH_SECONDS: Final = 10.0
+"""A transaction ends after so long. Each one writes most pages of the indexes again, so short ones make large catalogs slow;
+who is killed in a long one does its files again, and who reads the catalog may have to wait for its end."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RACY_NS: Final = 2_000_000_000
 _PROGRESS_SECONDS: Final = 5.0
@@ -115,10 +115,10 @@ def generate(
 ) -> GenerateResult:
     """Bring the catalog up to what is below `root`.
 
-    Works in batches of ten thousand documents at most, each taken in as a whole, so a run that is killed goes on where
-    it was. Idempotent. The caller holds the metadir's lock. Raises `ConfigError` when `root` is no folder, and
-    `RefusedError` when it would delete more than half of the documents and `force` is not set; what is new or changed
-    is in the catalog then all the same.
+    Works in batches of ten seconds, each taken in as a whole, so a run that is killed goes on where it was. Idempotent.
+    The caller holds the metadir's lock. Raises `ConfigError` when `root` is no folder, and `RefusedError` when it would
+    delete more than half of the documents and `force` is not set; what is new or changed is in the catalog then all the
+    same.
     """
     started = time.monotonic()
     return _Run(catalog, scan, root, config, options, progress).run(started)
@@ -310,12 +310,10 @@ class _Run:
         parts = chunks(self._look(), CHUNK, weigh=lambda look: look.entry.size)
         for part in parts:
             with atomic(self.scan.connection), atomic(self.catalog.connection):
-                room, room_bytes, looks = _BATCH, _BATCH_BYTES, part
+                until, looks = time.monotonic() + _BATCH_SECONDS, part
                 while looks:
                     self._take([self._read(look) for look in looks])
-                    room -= len(looks)
-                    room_bytes -= sum(look.entry.size for look in looks)
-                    looks = next(parts, []) if room > 0 and room_bytes > 0 else []
+                    looks = next(parts, []) if time.monotonic() < until else []
 
     def _take(self, reads: list[_Read]) -> None:
         """Take files in: documents into the catalog, and what was seen into the scan cache."""

@@ -6,9 +6,10 @@ them, and then adds the new ones in the transaction that writes the rows.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -53,6 +54,7 @@ def fold(name: str) -> str:
 
 
 _INT64: Final = 2**63
+_MOST: Final = sys.float_info.max
 _NO_TYPES: Final[Mapping[str, Kind]] = {}
 
 
@@ -66,6 +68,14 @@ class Fitted:
     def rescued_json(self) -> str | None:
         """Return the value of the `__rescued` column."""
         return orjson.dumps(self.rescued, option=orjson.OPT_SORT_KEYS).decode() if self.rescued else None
+
+
+class _Settled(NamedTuple):
+    """Which columns take values as they come: text and numbers, booleans, lists."""
+
+    plain: frozenset[str]
+    flags: frozenset[str]
+    lists: frozenset[str]
 
 
 class Columns:
@@ -87,7 +97,7 @@ class Columns:
         self.added: dict[str, Kind] = {}
         self.undecided: set[str] = set(undecided)
         self._limit = limit
-        self._settled: tuple[frozenset[str], frozenset[str]] | None = None
+        self._settled: _Settled | None = None
         self._types: Mapping[str, Kind] = _NO_TYPES
         self._folded = {fold(name): name for name in self.kinds}
         self._taken = {fold(name) for name in taken}
@@ -130,7 +140,8 @@ class Columns:
         """
         if self._settled is None or self._types is not types:
             self._settled, self._types = self._settle(types), types
-        (plain, flags), rest = self._settled, []
+        settled, rest = self._settled, []
+        plain = settled.plain
         for key, value in document.items():
             its_type = type(value)
             if key in plain:
@@ -138,21 +149,29 @@ class Columns:
                     (its_type is str and (value.isascii() or is_utf8(value)))
                     or value is None
                     or (its_type is int and -_INT64 <= value < _INT64)
+                    or (its_type is float and -_MOST <= value <= _MOST)
                 ):
                     row[key] = value
                 else:
                     rest.append(key)
-            elif its_type is bool and key in flags:
+            elif its_type is bool and key in settled.flags:
                 row[key] = int(value)
+            elif its_type is list and key in settled.lists:
+                try:
+                    row[key] = orjson.dumps(value).decode()
+                except TypeError:
+                    rest.append(key)
             else:
                 rest.append(key)
         return rest
 
-    def _settle(self, types: Mapping[str, Kind]) -> tuple[frozenset[str], frozenset[str]]:
-        """Return which columns take text and numbers, and which take booleans, as they come."""
+    def _settle(self, types: Mapping[str, Kind]) -> _Settled:
         settled = self.kinds.keys() - self.undecided - types.keys()
-        plain = frozenset(name for name in settled if self.kinds[name] in PLAIN_KINDS)
-        return plain, frozenset(name for name in settled if self.kinds[name] == "boolean")
+        return _Settled(
+            frozenset(name for name in settled if self.kinds[name] in PLAIN_KINDS),
+            frozenset(name for name in settled if self.kinds[name] == "boolean"),
+            frozenset(name for name in settled if self.kinds[name] == "json"),
+        )
 
     def _place(self, fitted: Fitted, key: str, value: Any, types: Mapping[str, Kind]) -> None:
         kind = self.kinds.get(key)
