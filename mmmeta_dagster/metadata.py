@@ -92,10 +92,9 @@ def of_documents(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
     unique = files.unique
     shown = [name for name in kinds if name != unique][:_PREVIEW_COLUMNS]
     rows = [
-        {name: _preview(file.get(name)) for name in [unique, *shown]}
-        for file in files.find(order_by="-__meta_added", _limit=_PREVIEW_ROWS)
+        {name: _preview(file.get(name)) for name in [unique, *shown]} for file in files.newest(_PREVIEW_ROWS)
     ]
-    days = list(files.per_day("__meta_added", _CHART_DAYS))
+    days = files.per_day("__meta_added", _CHART_DAYS)
     chart = {"mmmeta/added_by_day": dg.MetadataValue.md(bar_chart("documents added, by day", days))}
     columns = {name: kind for name, kind in kinds.items() if name != unique}
     return {
