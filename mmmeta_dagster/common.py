@@ -96,8 +96,9 @@ def materialized(
     metadir: Metadir, result: Any, more: Mapping[str, Any] | None = None
 ) -> dg.MaterializeResult[Any]:
     """Return what an asset tells of a verb's result and of where the metadir stands after it."""
+    insight = metadir.inspect()
     shown = {} if result is None else metadata.of_result(result)
     return dg.MaterializeResult(
-        metadata={**shown, **metadata.of_metadir(metadir), **(more or {})},
-        data_version=dg.DataVersion(str(metadir.revision)),
+        metadata={**shown, **metadata.of_insight(insight), **(more or {})},
+        data_version=dg.DataVersion(str(insight.revision)),
     )

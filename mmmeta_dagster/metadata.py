@@ -38,9 +38,8 @@ def of_result(result: Any) -> dict[str, dg.MetadataValue[Any]]:
     return {f"mmmeta/{name}": _value(value) for name, value in dataclasses.asdict(result).items()}
 
 
-def of_metadir(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
+def of_insight(insight: Insight) -> dict[str, dg.MetadataValue[Any]]:
     """Return where a metadir stands: rows, place, revision, and when what it shows was published."""
-    insight = metadir.inspect()
     metadata = {
         "dagster/row_count": dg.MetadataValue.int(insight.files),
         "dagster/uri": dg.MetadataValue.text(insight.remote or insight.path),
