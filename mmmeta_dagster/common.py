@@ -86,8 +86,7 @@ class Common:
 
     def follow(self, context: Context, metadir: Metadir) -> None:
         """Pull, should the run's `sync` have been on another machine, which keeps its metadir on a disk of its own."""
-        event = context.instance.get_latest_materialization_event(self.key("sync"))
-        synced = metadata.revision_of(event)
+        synced = metadata.revision_of(context.instance, self.key("sync"))
         if metadir.remote is not None and synced is not None and metadir.revision < synced:
             metadir.pull(probe=True)
 

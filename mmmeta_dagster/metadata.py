@@ -51,9 +51,10 @@ def of_insight(insight: Insight) -> dict[str, dg.MetadataValue[Any]]:
     return metadata | _times(insight)
 
 
-def revision_of(event: dg.EventLogEntry | None) -> int | None:
-    """Return the revision that a materialization tells of, None for one that does not."""
-    materialization = event.asset_materialization if event is not None else None
+def revision_of(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
+    """Return the revision that an asset's last materialization tells of, None where none does."""
+    records = instance.fetch_materializations(key, limit=1).records
+    materialization = records[0].asset_materialization if records else None
     value = materialization.metadata.get(REVISION) if materialization is not None else None
     return value.value if isinstance(value, dg.IntMetadataValue) else None
 
