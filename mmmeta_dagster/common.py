@@ -92,12 +92,11 @@ class Common:
 
 
 def materialized(
-    metadir: Metadir, result: Any, more: Mapping[str, Any] | None = None
+    context: dg.AssetExecutionContext, metadir: Metadir, result: Any, more: Mapping[str, Any] | None = None
 ) -> dg.MaterializeResult[Any]:
-    """Return what an asset tells of a verb's result and of where the metadir stands after it."""
+    """Tell of a verb's result and of where the metadir stands after it, and return what ends the step."""
     insight = metadir.inspect()
     shown = {} if result is None else metadata.of_result(result)
-    return dg.MaterializeResult(
-        metadata={**shown, **metadata.of_insight(insight), **(more or {})},
-        data_version=dg.DataVersion(str(insight.revision)),
-    )
+    # What is returned with the result is stored twice, with the step's output and with the materialization.
+    context.add_asset_metadata({**shown, **metadata.of_insight(insight), **(more or {})})
+    return dg.MaterializeResult(data_version=dg.DataVersion(str(insight.revision)))
