@@ -109,7 +109,7 @@ def client_assets(
     )
     def sync(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
-            return materialized(context, metadir, metadir.pull(probe=True))
+            return materialized(context, metadir, common.pull(context, metadir))
 
     @common.asset(
         "update",
