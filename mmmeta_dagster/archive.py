@@ -69,16 +69,12 @@ def build_archive_sensor(
             head, url = metadir.remote_head(), metadir.remote.url
         if head is None:
             return dg.SkipReason(f"{url} has no revision yet: nothing was published")
-        known = _known_revision(context.instance, key)
+        known = metadata.revision_of(context.instance, key)
         if head.revision == known:
             return dg.SkipReason(f"nothing new: revision {known} of {url} is known")
         return dg.SensorResult(asset_events=[_materialization(key, head, url)])
 
     return watch
-
-
-def _known_revision(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
-    return metadata.revision_of(instance.get_latest_materialization_event(key))
 
 
 def _materialization(key: dg.AssetKey, head: "Head", url: str) -> dg.AssetMaterialization:

@@ -44,7 +44,7 @@ def publisher_assets(
     )
     def sync(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
-            return materialized(metadir, metadir.pull(probe=True))
+            return materialized(context, metadir, metadir.pull(probe=True))
 
     @common.asset(
         "generate",
@@ -56,9 +56,9 @@ def publisher_assets(
         with common.open(context) as metadir:
             if common.of(context).files_root is None:
                 context.log.info("there is no files_root: what waits was written from Python")
-                return materialized(metadir, None)
+                return materialized(context, metadir, None)
             result = metadir.generate(ensure=ensure, ensure_files=ensure_files, no_meta=no_meta)
-            return materialized(metadir, result, metadata.of_invalid(metadir.invalid()))
+            return materialized(context, metadir, result, metadata.of_invalid(metadir.invalid()))
 
     @common.asset(
         "remote",
@@ -74,7 +74,7 @@ def publisher_assets(
                 context.log.info("nothing new to publish; the archive is at revision %d", result.revision)
             insight = metadir.inspect()
             return materialized(
-                metadir, result, metadata.of_columns(insight.unique, insight.columns, "files")
+                context, metadir, result, metadata.of_columns(insight.unique, insight.columns, "files")
             )
 
     return [sync, generate, remote]
@@ -109,7 +109,7 @@ def client_assets(
     )
     def sync(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
-            return materialized(metadir, metadir.pull(probe=True))
+            return materialized(context, metadir, common.pull(context, metadir))
 
     @common.asset(
         "update",
@@ -121,7 +121,7 @@ def client_assets(
     def update(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with common.open(context) as metadir:
             common.follow(context, metadir)
-            return materialized(metadir, metadir.update(), metadata.of_documents(metadir))
+            return materialized(context, metadir, metadir.update(), metadata.of_documents(metadir))
 
     if downloads is not None and "downloaded" in (process or {}):
         raise dg.DagsterInvalidDefinitionError(

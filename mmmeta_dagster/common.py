@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import dagster as dg
 
@@ -11,6 +11,9 @@ from mmmeta_core import Metadir, MmmetaError, RemoteUnreachableError, Unavailabl
 from mmmeta_dagster import metadata
 from mmmeta_dagster.resource import MetadirResource, find_resource
 from mmmeta_dagster.run_log import run_log
+
+if TYPE_CHECKING:
+    from mmmeta_core.sync.pull import PullResult
 
 Context: TypeAlias = dg.AssetExecutionContext | dg.OpExecutionContext
 
@@ -84,20 +87,27 @@ class Common:
             # Its sentence says what to do; the traceback stays below it.
             raise dg.Failure(str(error), allow_retries=False) from error
 
+    def pull(self, context: Context, metadir: Metadir) -> "PullResult":
+        """Pull as `sync` does."""
+        result = metadir.pull(probe=True)
+        self.of(context).note_pulled(context.run.run_id)
+        return result
+
     def follow(self, context: Context, metadir: Metadir) -> None:
         """Pull, should the run's `sync` have been on another machine, which keeps its metadir on a disk of its own."""
-        event = context.instance.get_latest_materialization_event(self.key("sync"))
-        synced = metadata.revision_of(event)
+        if self.of(context).has_pulled(context.run.run_id):
+            return
+        synced = metadata.revision_of(context.instance, self.key("sync"))
         if metadir.remote is not None and synced is not None and metadir.revision < synced:
             metadir.pull(probe=True)
 
 
 def materialized(
-    metadir: Metadir, result: Any, more: Mapping[str, Any] | None = None
+    context: dg.AssetExecutionContext, metadir: Metadir, result: Any, more: Mapping[str, Any] | None = None
 ) -> dg.MaterializeResult[Any]:
-    """Return what an asset tells of a verb's result and of where the metadir stands after it."""
+    """Tell of a verb's result and of where the metadir stands after it, and return what ends the step."""
+    insight = metadir.inspect()
     shown = {} if result is None else metadata.of_result(result)
-    return dg.MaterializeResult(
-        metadata={**shown, **metadata.of_metadir(metadir), **(more or {})},
-        data_version=dg.DataVersion(str(metadir.revision)),
-    )
+    # What is returned with the result is stored twice, with the step's output and with the materialization.
+    context.add_asset_metadata({**shown, **metadata.of_insight(insight), **(more or {})})
+    return dg.MaterializeResult(data_version=dg.DataVersion(str(insight.revision)))

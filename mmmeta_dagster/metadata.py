@@ -38,9 +38,8 @@ def of_result(result: Any) -> dict[str, dg.MetadataValue[Any]]:
     return {f"mmmeta/{name}": _value(value) for name, value in dataclasses.asdict(result).items()}
 
 
-def of_metadir(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
+def of_insight(insight: Insight) -> dict[str, dg.MetadataValue[Any]]:
     """Return where a metadir stands: rows, place, revision, and when what it shows was published."""
-    insight = metadir.inspect()
     metadata = {
         "dagster/row_count": dg.MetadataValue.int(insight.files),
         "dagster/uri": dg.MetadataValue.text(insight.remote or insight.path),
@@ -52,9 +51,10 @@ def of_metadir(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
     return metadata | _times(insight)
 
 
-def revision_of(event: dg.EventLogEntry | None) -> int | None:
-    """Return the revision that a materialization tells of, None for one that does not."""
-    materialization = event.asset_materialization if event is not None else None
+def revision_of(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
+    """Return the revision that an asset's last materialization tells of, None where none does."""
+    records = instance.fetch_materializations(key, limit=1).records
+    materialization = records[0].asset_materialization if records else None
     value = materialization.metadata.get(REVISION) if materialization is not None else None
     return value.value if isinstance(value, dg.IntMetadataValue) else None
 
@@ -92,10 +92,9 @@ def of_documents(metadir: Metadir) -> dict[str, dg.MetadataValue[Any]]:
     unique = files.unique
     shown = [name for name in kinds if name != unique][:_PREVIEW_COLUMNS]
     rows = [
-        {name: _preview(file.get(name)) for name in [unique, *shown]}
-        for file in files.find(order_by="-__meta_added", _limit=_PREVIEW_ROWS)
+        {name: _preview(file.get(name)) for name in [unique, *shown]} for file in files.newest(_PREVIEW_ROWS)
     ]
-    days = list(files.per_day("__meta_added", _CHART_DAYS))
+    days = files.per_day("__meta_added", _CHART_DAYS)
     chart = {"mmmeta/added_by_day": dg.MetadataValue.md(bar_chart("documents added, by day", days))}
     columns = {name: kind for name, kind in kinds.items() if name != unique}
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from mmmeta_core import Metadir
 from mmmeta_core.remotes import Remote, S3Options, open_remote
@@ -75,12 +75,21 @@ class MetadirResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # its
         "which workers on several machines share. Left out, _mmmeta/state.db below the path.",
     )
     s3: S3Settings = Field(default=S3Settings(), description="How to reach the remote's bucket.")
+    _pulled_by: str | None = PrivateAttr(default=None)
 
     def open(self) -> Metadir:
         """Return the metadir; use it in a `with` block, which closes its databases."""
         return Metadir(
             self.path, files_root=self.files_root or None, remote=self._remote(), state_db=self.state_db
         )
+
+    def note_pulled(self, run_id: str) -> None:
+        """Remember that this run has pulled in this process, all steps of which have the same resource."""
+        self._pulled_by = run_id
+
+    def has_pulled(self, run_id: str) -> bool:
+        """Whether this run has pulled in this process."""
+        return self._pulled_by == run_id
 
     def _remote(self) -> Remote | None:
         return open_remote(self.remote, s3=self.s3.options()) if self.remote else None

@@ -248,12 +248,9 @@ def _worked(
     context: dg.AssetExecutionContext, metadir: Metadir, result: Any, mark: str, more: Mapping[str, Any]
 ) -> dg.MaterializeResult[Any]:
     """Return what a pipeline did; its check warns of documents that failed, in this run or before."""
-    shown = materialized(
-        metadir, result, {**told_of(context, context.asset_key, metadir, mark, result), **more}
-    )
-    return dg.MaterializeResult(
-        metadata=shown.metadata, data_version=shown.data_version, check_results=[checked(metadir, mark)]
-    )
+    told = {**told_of(context, context.asset_key, metadir, mark, result), **more}
+    done = materialized(context, metadir, result, told)
+    return dg.MaterializeResult(data_version=done.data_version, check_results=[checked(metadir, mark)])
 
 
 def checked(metadir: Metadir, mark: str, asset: dg.AssetKey | None = None) -> dg.AssetCheckResult:

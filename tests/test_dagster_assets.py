@@ -84,6 +84,15 @@ def test_a_publisher_and_a_client(tmp_path: Path, remote_url: str, scrape: Scrap
     assert imported == ["A"]
 
 
+def test_what_a_materialization_tells_is_stored_once(tmp_path: Path, scrape: Scrape) -> None:
+    (tmp_path / "remote").mkdir()
+    scrape("a")
+    result = publish(tmp_path, str(tmp_path / "remote"))
+    outputs = [event.step_output_data for event in result.all_events if event.is_successful_output]
+    assert [output.metadata for output in outputs] == [{}, {}, {}]
+    assert metadata_of(result, "archive", "remote")["mmmeta/documents"] == 1
+
+
 def test_downloads(tmp_path: Path, scrape: Scrape) -> None:
     remote_url = str(tmp_path / "remote")
     (tmp_path / "remote").mkdir()

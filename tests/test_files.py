@@ -392,3 +392,24 @@ def test_explain_tells_whether_an_index_is_used(tmp_path: Path) -> None:
         assert any("USING INDEX" in line and "(kind=?)" in line for line in after)
         assert not any(line.startswith("SCAN files") for line in after)
         assert m.files.explain({"content_hash": "d1"})[0].startswith("SEARCH files USING INDEX")
+
+
+def test_the_newest_documents_are_those_that_were_published_last(tmp_path: Path) -> None:
+    with mmmeta(tmp_path) as m:
+        assert m.files.newest(2) == []
+        for key in "abcd":
+            m.files.insert(content_hash=key, title=key.upper(), tags=[key])
+        m.files.delete(content_hash="d")
+        assert [(file.key, file["title"], file["tags"]) for file in m.files.newest(2)] == [
+            ("c", "C", ["c"]),
+            ("b", "B", ["b"]),
+        ]
+
+
+def test_documents_are_counted_by_the_days_of_a_column(m: Metadir) -> None:
+    first, second = ("2024-05-01", 1), ("2024-05-02", 1)
+    assert m.files.per_day("at") == m.files.per_day("AT") == [first, second]
+    assert m.files.per_day("at", days=1) == [second]
+    assert m.files.per_day("no such column") == []
+    m.files.insert(content_hash="f", at=NOON + timedelta(hours=13), day="a name of its own")
+    assert m.files.per_day("at") == [first, ("2024-05-02", 2)]

@@ -73,10 +73,6 @@ class Reading(ABC):
         """Return how the database would go about a query, in its own words, a step a line."""
 
     @abstractmethod
-    def day(self, column: ColumnElement[Any]) -> ColumnElement[str]:
-        """Return the ISO date of a column that holds times."""
-
-    @abstractmethod
     def ordering(self, column: ColumnElement[Any], *, descending: bool) -> Sequence[ColumnElement[Any]]:
         """Return how to sort by a column; NULL is less than anything."""
 
@@ -118,12 +114,6 @@ class SqliteReading(Reading):
         values = tuple(statement.params[name] for name in statement.positiontup or ())
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
         return [str(row[-1]) for row in plan]
-
-    def day(self, column: ColumnElement[Any]) -> ColumnElement[str]:
-        """See `Reading.day`."""
-        from sqlalchemy import func
-
-        return func.substr(column, 1, 10)
 
     def ordering(self, column: ColumnElement[Any], *, descending: bool) -> Sequence[ColumnElement[Any]]:
         """See `Reading.ordering`."""

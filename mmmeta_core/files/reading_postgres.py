@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import DateTime, Text, func, literal_column
-from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from mmmeta_core.database.identifiers import connect_any_name, plain, take_any_name
@@ -61,14 +59,6 @@ class PostgresReading(Reading):
         return [
             str(line) for (line,) in self._state.connection.execute_native(f"EXPLAIN {statement}", values)
         ]
-
-    def day(self, column: ColumnElement[Any]) -> ColumnElement[str]:
-        """See `Reading.day`."""
-        if isinstance(column.type, DateTime):
-            return func.to_char(
-                func.timezone(literal_column("'UTC'"), column), literal_column("'YYYY-MM-DD'")
-            )
-        return func.substr(sql_cast(column, Text), literal_column("1"), literal_column("10"))
 
     def ordering(self, column: ColumnElement[Any], *, descending: bool) -> Sequence[ColumnElement[Any]]:
         """See `Reading.ordering`."""

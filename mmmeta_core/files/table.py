@@ -10,6 +10,7 @@ from mmmeta_core.config import Config
 from mmmeta_core.database.columns import RESCUED, STATE_RESCUED, fold
 from mmmeta_core.database.state import State
 from mmmeta_core.errors import ColumnError, ConfigError
+from mmmeta_core.files import glance
 from mmmeta_core.files.file import File, warn_unknown
 from mmmeta_core.files.layout import Layout
 from mmmeta_core.files.publish import Publisher
@@ -216,34 +217,26 @@ class Files:
     @property
     def columns(self) -> list[str]:
         """The names of all columns."""
-        return [name for name in self.table.columns if name not in (RESCUED, STATE_RESCUED)]
+        return [name for name in self._state.columns() if name not in (RESCUED, STATE_RESCUED)]
 
     @property
     def unique(self) -> str:
         """The name of the key column."""
         return self._config.unique
 
+    def newest(self, limit: int) -> list[File]:
+        """Return the documents that were published last, the newest first; deleted ones are left out."""
+        names, rows = glance.newest(self._state, limit)
+        layout = Layout(names, self._state.kinds())
+        return [File(row, layout, self._state, self._config, self._sources) for row in rows]
+
     def per_day(self, column: str, days: int = 30) -> list[tuple[str, int]]:
         """Return how many documents have a time in `column` on each of the newest `days` days that any has: ISO date, count.
 
         Days are UTC's. Deleted documents are left out.
         """
-        from sqlalchemy import func, select
-
-        table = self.table.table
-        found = self._column(table, column)
-        if found is None:
-            return []
-        day = self._reading.day(found).label("day")
-        query = (
-            select(day, func.count().label("count"))
-            .where(found.is_not(None), table.c["__deleted_at"].is_(None))
-            .group_by(day)
-            .order_by(day.desc())
-            .limit(days)
-        )
-        rows = [row for some in self._reading.rows(cast("Select[Any]", query), None)[1] for row in some]
-        return [(str(name), int(count)) for name, count in reversed(rows)]
+        named = self._named(column, self._state.columns())
+        return [] if named is None else glance.per_day(self._state, named, days)
 
     def kinds(self, columns: Sequence[str] | None = None) -> dict[str, Kind]:
         """Return columns with the kinds of their values: all but bookkeeping, or these. The key counts as text."""
@@ -365,11 +358,15 @@ class Files:
 
     def _column(self, table: Table, name: str) -> Any:
         """Return the column that is meant, whatever its case; None, and a warning, when there is none."""
-        columns = table.c
+        named = self._named(name, table.c.keys())
+        return None if named is None else table.c[named]
+
+    def _named(self, name: str, columns: Sequence[str]) -> str | None:
+        """Return the name of the column that is meant, as `_column` does."""
         if name in columns:
-            return columns[name]
+            return name
         for column in columns:
-            if fold(column.key) == fold(name):
+            if fold(column) == fold(name):
                 return column
         warn_unknown(self._state, name, self.columns)
         return None

@@ -94,10 +94,10 @@ def pull(
 
 
 def _pull(replica: Replica, remote: Remote, came: Came, probe: bool) -> Position:
-    position, known, anew = _here(replica)
-    came.trust = _trust(replica)
-    anew = anew and came.trust is not None
-    url, _, etag = (known or "").partition(" ")
+    here = _here(replica)
+    position, came.trust = here.position, here.trust
+    anew = not here.is_verified and came.trust is not None
+    url, _, etag = (here.head or "").partition(" ")
     is_known = etag and url == remote.url and not anew
     head, new_etag, unchanged = read_head(remote, etag=etag if is_known else None, trust=came.trust)
     if unchanged and not probe:
@@ -108,36 +108,40 @@ def _pull(replica: Replica, remote: Remote, came: Came, probe: bool) -> Position
             _start(replica, head, remote)
         if anew or _snapshot_pays(head, position):
             take_snapshot(replica, remote, head, came)
+            position = _here(replica).position
     if anew and not came.snapshot:
         raise SignatureError(
             f"{replica.paths.meta} was pulled without the keys that are trusted now, and {remote.url} has no "
             "signed snapshot to take instead: move it away and pull again (state is kept)"
         )
-    position = _replay(replica, remote, head, came, probe)
+    position = _replay(replica, remote, head, came, position, probe=probe)
     complete = head is not None and head.revision == position.revision
-    if complete or (known and not (unchanged and not came.segments)):
+    if complete or (here.head and not (unchanged and not came.segments)):
         with replica.catalog() as catalog:
             catalog.set_local(head=f"{remote.url} {new_etag}" if complete else None)
     return position
 
 
-def _here(replica: Replica) -> tuple[Position, str | None, bool]:
-    """Return how far the catalog is, which head it was complete with, and whether it has what nobody verified.
+@dataclass(frozen=True)
+class _Here:
+    """What is here already: how far the catalog is, and with which head it was complete.
 
-    Makes no catalog where there is none.
+    `trust` has the keys of which one must have signed what comes, `is_verified` says whether that holds for what came.
     """
+
+    position: Position
+    head: str | None
+    trust: Trust | None
+    is_verified: bool
+
+
+def _here(replica: Replica) -> _Here:
+    """Look at the catalog, after undoing what a kill left half taken; makes none where there is none."""
     if not replica.paths.meta.exists():
-        return Position(None, 0, "", 0), None, False
+        return _Here(Position(None, 0, "", 0), None, replica.trust(None), is_verified=True)
     with replica.catalog() as catalog:
         replica.undo_taking(catalog)
-        return catalog.position, catalog.local("head"), not catalog.is_verified
-
-
-def _trust(replica: Replica) -> Trust | None:
-    if not replica.paths.meta.exists():
-        return replica.trust(None)
-    with replica.catalog() as catalog:
-        return replica.trust(catalog)
+        return _Here(catalog.position, catalog.local("head"), replica.trust(catalog), catalog.is_verified)
 
 
 def _start(replica: Replica, head: Head, remote: Remote) -> None:
@@ -163,13 +167,14 @@ def _cost(head: Head, revision: int, log_bytes: int) -> int:
     return behind + requests + max(behind - _LARGE_LOG, 0) * _LARGE_LOG_WEIGHT
 
 
-def _replay(replica: Replica, remote: Remote, head: Head | None, came: Came, probe: bool) -> Position:
-    """Fetch and apply segments until there is no next one."""
+def _replay(
+    replica: Replica, remote: Remote, head: Head | None, came: Came, position: Position, *, probe: bool
+) -> Position:
+    """Fetch and apply the segments after `position` until there is no next one."""
     if head is None and not replica.paths.root.is_dir():
         return Position(None, 0, "", 0)
     replica.paths.root.mkdir(parents=True, exist_ok=True)
     while True:
-        position, _, _ = _here(replica)
         if remote.is_cached and not probe and head is not None and position.revision == head.revision:
             return position  # to ask for the next one would have a cache remember that it is not there
         try:
@@ -180,13 +185,13 @@ def _replay(replica: Replica, remote: Remote, head: Head | None, came: Came, pro
             head = read_head(remote, trust=came.trust)[0] or head  # it may have been pruned since
             if not _bridge(replica, remote, head, came, position, last_resort=True):
                 raise missing(remote, position.revision + 1, head) from None
-            continue
         except SignatureError as error:
             if error.forged or not _bridge(replica, remote, head, came, position):
                 raise
-            continue
-        came.segments += 1
-        _report(came, head, position)
+        else:
+            came.segments += 1
+            _report(came, head, position)
+        position = _here(replica).position
 
 
 def _report(came: Came, head: Head | None, before: Position) -> None:
