@@ -15,6 +15,9 @@ ON_POSTGRES := tests/test_concurrency.py tests/test_files.py tests/test_into.py 
 ON_OLDEST := $(addprefix tests/test_,$(addsuffix .py,dagster_assets dagster_archive dagster_checks dagster_components \
     dagster_readme dagster_scenarios dagster_sensor cli files hostile_output into process update))
 
+# Tests start hundreds of Python processes, which else compile the packages anew each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test test-postgres test-oldest test-crash test-daemon test-spread test-flips soak fuzz screenshots bench scale demo check dist format lint types layers clean
 
 run: $(STAMP)
