@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -27,6 +28,12 @@ LONGEST = ("test_dagster_example.py", "test_dagster_components.py", "test_concur
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what stays to the end: thousands of tests, and Dagster."""
+    gc.collect()
+    gc.freeze()
 
 
 S3_ENVIRONMENT = {
@@ -95,10 +102,15 @@ def s3_endpoint() -> Iterator[str]:
         server.stdout.close()
 
 
-@pytest.fixture
-def s3_client(s3_endpoint: str, clean_environment: None) -> Iterator[Any]:
-    """boto3's own client for the server, to look behind the scenes with."""
-    client = boto3.session.Session().client("s3", endpoint_url=s3_endpoint)
+@pytest.fixture(scope="session")
+def s3_client(s3_endpoint: str) -> Iterator[Any]:
+    """boto3's own client for the server, to look behind the scenes with: made once, since that takes long."""
+    session = boto3.session.Session(
+        S3_ENVIRONMENT["AWS_ACCESS_KEY_ID"],
+        S3_ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
+        region_name=S3_ENVIRONMENT["AWS_DEFAULT_REGION"],
+    )
+    client = session.client("s3", endpoint_url=s3_endpoint)
     yield client
     client.close()
 
