@@ -76,6 +76,8 @@ _SCHEMA: Final = (
 ) WITHOUT ROWID""",
 )
 
+_CHANGED: Final = "temp.changed AS c CROSS JOIN meta.files AS m ON m.{row} = c.at"
+"""Rows of the catalog that may be new. A plain JOIN may go through all of the catalog: SQLite knows no sizes."""
 
 _NONE: Final[Mapping[str, Any]] = {
     "added": 0,
@@ -221,7 +223,7 @@ class SqliteState(State):
             "SELECT count(*), total(NOT known AND lives), total(NOT lives AND NOT was_deleted), "
             "total(was_deleted AND lives) FROM temp.changed"
         ).fetchone()
-        source = f"temp.changed AS c JOIN meta.files AS m ON m.{row} = c.at"
+        source = _CHANGED.format(row=row)
         check_documents(connection, catalog, self.unique, kinds, source)
         left = self._forget_purged(connection, row)
         written = self._copy(connection, row, columns, emptied, format_time(utcnow()))
@@ -260,7 +262,7 @@ class SqliteState(State):
         )
         connection.execute(
             f"INSERT OR IGNORE INTO temp.changed {noted} "
-            f"FROM meta.mmmeta_pending p JOIN meta.files m ON m.{key} = p.key {here}",
+            f"FROM meta.mmmeta_pending p CROSS JOIN meta.files m ON m.{key} = p.key {here}",
             (PURGED,),
         )
 
@@ -276,7 +278,7 @@ class SqliteState(State):
         cursor = connection.execute(
             f"INSERT INTO main.files ({key},{names},__state_added,__state_last_updated) "
             f"SELECT m.{key},{values},?,? "
-            f"FROM temp.changed c JOIN meta.files m ON m.{row} = c.at WHERE 1 = 1 "
+            f"FROM {_CHANGED.format(row=row)} WHERE 1 = 1 "
             f"ON CONFLICT ({key}) DO UPDATE SET {updates},__state_last_updated=excluded.__state_last_updated "
             f"WHERE ({here}) IS NOT ({there})",
             (now, now),
@@ -288,8 +290,8 @@ class SqliteState(State):
         key = quote(self.unique)
         connection.execute("DROP TABLE IF EXISTS temp.purged")
         connection.execute(
-            f"CREATE TEMP TABLE purged AS SELECT m.{key} AS key FROM temp.changed c "
-            f"JOIN meta.files m ON m.{row} = c.at WHERE c.purged AND c.known"
+            f"CREATE TEMP TABLE purged AS SELECT m.{key} AS key FROM {_CHANGED.format(row=row)} "
+            "WHERE c.purged AND c.known"
         )
         if connection.execute("SELECT 1 FROM temp.purged").fetchone() is not None:
             set_values(connection, "mmmeta_info", {_SCRUB: 1})
