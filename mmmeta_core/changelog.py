@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import orjson
 
-from mmmeta_core.database.catalog import Catalog, Position
+from mmmeta_core.database.catalog import Catalog, Position, apply
 from mmmeta_core.database.columns import column_name, fold
 from mmmeta_core.database.sqlite import atomic
 from mmmeta_core.errors import LogError
@@ -306,7 +306,7 @@ def replay_segment(catalog: Catalog, path: Path, name: str) -> int:
             )
         after = position_after(header, path.stat().st_size, digest_of(path))
         try:
-            return catalog.apply(after, header.columns, records, header.store)
+            return apply(catalog, after, header.columns, records, header.store)
         except (Misfit, Beyond) as error:
             raise _damaged(name, error) from error
 

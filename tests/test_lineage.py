@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from mmmeta_core.database import lineage
-from mmmeta_core.database.catalog import Catalog, Position, open_catalog
+from mmmeta_core.database.catalog import Catalog, Position, apply, open_catalog
 from mmmeta_core.database.lineage import Relation, catalog_digests, merged_position, past_after, relation
 
 
@@ -61,7 +61,7 @@ def test_a_catalog_notes_what_it_has_come_by(tmp_path: Path, monkeypatch: pytest
     with open_catalog(tmp_path / "meta.db", "key") as catalog:
         assert digests_of(catalog) == {}
         for revision in range(1, 8):
-            catalog.apply(Position("a", revision, f"{revision}" * 64, 0), {}, [], {})
+            apply(catalog, Position("a", revision, f"{revision}" * 64, 0), {}, [], {})
         digests = digests_of(catalog)
         assert digests == {at: f"{at}" * 16 for at in (4, 5, 6, 7)}
         catalog.forget_private()

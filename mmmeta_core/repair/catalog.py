@@ -12,7 +12,7 @@ from typing import Final, cast
 import orjson
 
 from mmmeta_core.config import Config
-from mmmeta_core.database.catalog import Catalog, open_catalog
+from mmmeta_core.database.catalog import Catalog, carry_over, open_catalog
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING
 from mmmeta_core.database.sqlite import atomic, connect, get_value, table_columns
 from mmmeta_core.errors import CatalogError, MmmetaError, StoreError
@@ -101,7 +101,7 @@ def _carry_over(aside: Path, fresh: Catalog, config: Config) -> _Old:
             with atomic(fresh.connection):
                 old.lost = _drop_senseless(older, fresh)
                 old.waiting = older.pending_count()
-                fresh.carry_over(older)
+                carry_over(older, fresh)
             old.store, old.config = older.store(), older.local("config")
             old.is_readable = True
         except _UNREADABLE:

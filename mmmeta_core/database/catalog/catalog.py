@@ -1,88 +1,48 @@
-"""The catalog: `meta.db`, one row a document, published metadata and what is still to be published.
-
-Only publishers' verbs and `pull` write here, one process at a time (see `lock`). The file is never in WAL mode,
-so that between transactions it is one closed file that may be copied, and a copy put in its place is never
-mixed with a leftover log. `synchronous` stays FULL: a published revision depends on it.
-
-A row that was changed here and is not published yet has an entry in `mmmeta_pending` with the row as it was
-published (NULL: never). The difference of the two is what the next push publishes, so changes by other
-publishers to other columns of the same document survive.
-"""
+"""The rows of a catalog, and what is still to be published of them."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from mmmeta_core.atomic import fsync_file
-from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED, Columns, Fitted, fold
-from mmmeta_core.database.foreign import Looked, check_content, check_schema
+from mmmeta_core.database.catalog.kinds import add_columns, change_kind
+from mmmeta_core.database.catalog.log_form import difference, is_purged, to_base, to_row
+from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED, Columns
 from mmmeta_core.database.lineage import note_digest
-from mmmeta_core.database.migrations import Schema, Step, bring_up_to_date, set_format, writable
-from mmmeta_core.database.rebase import left, rescued_of, same
+from mmmeta_core.database.rebase import same
 from mmmeta_core.database.sqlite import (
     atomic,
-    check_version,
     chunks,
     connect,
     get_value,
     quote,
     rows_by_key,
     set_values,
-    table_columns,
     upsert_rows,
 )
-from mmmeta_core.errors import CatalogError
-from mmmeta_core.limits import cap, check
-from mmmeta_core.trouble import explained_database
 from mmmeta_core.types import (
     PLAIN_KINDS,
     Key,
     Kind,
-    Misfit,
     Row,
     Sql,
-    decode,
-    encode,
     format_time,
-    from_json,
-    to_json,
     utcnow,
 )
 
-STEPS: Final[tuple[Step, ...]] = ()
-"""How each format of the catalog becomes the next; see `migrations`."""
-
-VERSION: Final = 1 + len(STEPS)
-
-_SCHEMA: Final = """
-CREATE TABLE files (
-  {key} NOT NULL PRIMARY KEY,
-  __revision INTEGER NOT NULL DEFAULT 0,
-  __meta_added, __meta_last_updated, __deleted_at, __deleted_reason, __rescued
-);
-CREATE INDEX files_revision ON files (__revision);
-CREATE TABLE mmmeta_info (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE mmmeta_columns (name TEXT PRIMARY KEY, kind TEXT NOT NULL, revision INTEGER) WITHOUT ROWID;
-CREATE TABLE mmmeta_store (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
-_PRIVATE_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS mmmeta_pending (key PRIMARY KEY, base TEXT);
-CREATE TABLE IF NOT EXISTS mmmeta_local (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-"""
-_SCRUB: Final = "scrub"
+SCRUB: Final = "scrub"
 """The private note that documents were purged and the file is to be rewritten."""
 _UNPURGED: Final = "unpurged"
 """The private note of the digest of the revision as of which no document was purged."""
-_PRIVATE_TABLES: Final = frozenset({"mmmeta_pending", "mmmeta_local"})
-_PRAGMAS: Final = {
+PRIVATE_TABLES: Final = frozenset({"mmmeta_pending", "mmmeta_local"})
+PRAGMAS: Final = {
     "journal_mode": "DELETE",
     "synchronous": "FULL",
     "secure_delete": "ON",
@@ -225,7 +185,7 @@ class Catalog:
     def forget_private(self) -> None:
         """Empty the private tables: whoever wrote a snapshot has no say in them."""
         with atomic(self.connection) as connection:
-            for table in _PRIVATE_TABLES:
+            for table in PRIVATE_TABLES:
                 connection.execute(f"DELETE FROM {table}")
 
     # --- changes made here
@@ -253,7 +213,7 @@ class Catalog:
         now = format_time(utcnow())
         if columns is not None:
             self._take_kinds(columns)
-            self._add_columns(columns.added, revision=None)
+            add_columns(self, columns.added, revision=None)
             columns.added.clear()
         inherited = self.is_inherited
         for some in chunks(changes):
@@ -264,7 +224,7 @@ class Catalog:
 
     def _stage(self, changes: list[Change], now: str, staged: Staged, restores: Collection[str]) -> None:
         present = rows_by_key(self.connection, self.unique, list({change.key for change in changes}))
-        kinds = self._all_kinds() if present else {}
+        kinds = self.all_kinds() if present else {}
         written: dict[Key, Row] = {}
         bases: dict[Key, str | None] = {}
         for key, values in changes:
@@ -275,7 +235,7 @@ class Catalog:
                 bases[key] = None
                 staged.added += 1
                 continue
-            if _is_purged(row) and values.get("__deleted_reason") != PURGED:
+            if is_purged(row) and values.get("__deleted_reason") != PURGED:
                 staged.purged += 1
                 continue
             changed = {name: value for name, value in values.items() if not same(row.get(name), value)}
@@ -286,7 +246,7 @@ class Catalog:
                 staged.unchanged += 1
                 continue
             if key not in bases:
-                bases[key] = None if key in written else _base(row, kinds)
+                bases[key] = None if key in written else to_base(row, kinds)
             changed["__meta_last_updated"] = now
             row.update(changed)
             written[key] = {**written.get(key, {self.unique: key}), **changed}
@@ -307,7 +267,7 @@ class Catalog:
         """
         with atomic(self.connection):
             for some in chunks(rows):
-                self._add_columns(columns.added, revision=None)
+                add_columns(self, columns.added, revision=None)
                 columns.added.clear()
                 upsert_rows(self.connection, self.unique, {row[self.unique]: row for row in some}.values())
             names = orjson.dumps(sorted(columns.kinds)).decode()
@@ -352,7 +312,7 @@ class Catalog:
         for name, kind in columns.added.items():
             old = known.get(name, kind)
             if old != kind and not {old, kind} <= PLAIN_KINDS:
-                self._change_kind(name, old, kind)
+                change_kind(self, name, old, kind)
         left = orjson.dumps(sorted(columns.undecided)).decode()
         set_values(self.connection, "mmmeta_local", {_UNDECIDED: left})
 
@@ -363,15 +323,15 @@ class Catalog:
 
         Streams; a document whose changes cancelled each other out is left out.
         """
-        kinds = self._all_kinds()
+        kinds = self.all_kinds()
         cursor = self.connection.cursor()
         cursor.execute(
-            f"SELECT p.base, f.* FROM mmmeta_pending p JOIN files f ON f.{quote(self.unique)} = p.key ORDER BY p.rowid"
+            f"SELECT p.base, f.* FROM mmmeta_pending p CROSS JOIN files f ON f.{quote(self.unique)} = p.key ORDER BY p.rowid"
         )
         names = [column[0] for column in cursor.description][1:]
         for base, *values in cursor:
             row = dict(zip(names, values, strict=True))
-            delta = _delta(row, orjson.loads(base) if base else {}, kinds)
+            delta = difference(row, orjson.loads(base) if base else {}, kinds)
             if base is None or delta.keys() - {"__meta_last_updated"}:
                 yield row[self.unique], delta
 
@@ -393,8 +353,8 @@ class Catalog:
             connection.execute(
                 "UPDATE mmmeta_columns SET revision = ? WHERE revision IS NULL", (position.revision,)
             )
-            self._write_store(store)
-            self._write_position(position)
+            self.write_store(store)
+            self.write_position(position)
 
     def soft_delete(self, keys: Iterable[Key], reason: str) -> int:
         """Mark documents as deleted, to be published by the next push; returns how many were not before."""
@@ -449,26 +409,26 @@ class Catalog:
                         key,
                         {
                             **emptied,
-                            "__deleted_at": row["__deleted_at"] if _is_purged(row) else now,
+                            "__deleted_at": row["__deleted_at"] if is_purged(row) else now,
                             "__deleted_reason": PURGED,
                         },
                     )
                     for key, row in rows.items()
                 ]
                 staged += self.stage(changes).updated
-            set_values(self.connection, "mmmeta_local", {_SCRUB: 1})
+            set_values(self.connection, "mmmeta_local", {SCRUB: 1})
         return staged
 
     @property
     def must_scrub(self) -> bool:
         """Whether documents were purged since the file was last rewritten."""
-        return self.local(_SCRUB) is not None
+        return self.local(SCRUB) is not None
 
     def scrub(self) -> None:
         """Rewrite the file if documents were purged, so that none of their bytes is left in it."""
         if self.must_scrub:
             self.connection.execute("VACUUM")
-            self.set_local(**{_SCRUB: None})
+            self.set_local(**{SCRUB: None})
 
     def drop_empty_pending(self) -> None:
         """Forget pending entries; the caller has seen that they make no difference to what is published."""
@@ -482,13 +442,13 @@ class Catalog:
         Closed, consistent and flushed to disk when this returns.
         """
         self.connection.execute("VACUUM INTO ?", (str(path),))
-        with closing(connect(path, pragmas=_PRAGMAS)) as connection:
+        with closing(connect(path, pragmas=PRAGMAS)) as connection:
             copy = Catalog(connection, path, self.unique, self._max_columns)
             waits = copy.pending_count() > 0
             with atomic(connection):
                 copy._revert_pending()
                 copy._drop_undeclared()
-                for table in _PRIVATE_TABLES:
+                for table in PRIVATE_TABLES:
                     connection.execute(f"DROP TABLE {table}")
             if waits:  # or bytes of it may stay in pages that were not overwritten
                 connection.execute("VACUUM")
@@ -501,163 +461,25 @@ class Catalog:
         self.connection.execute("DELETE FROM mmmeta_columns WHERE revision IS NULL")
 
     def _revert_pending(self) -> None:
-        kinds = self._all_kinds()
+        kinds = self.all_kinds()
         empty: dict[str, Sql] = dict.fromkeys(kinds)
         entries = self.connection.execute("SELECT key, base FROM mmmeta_pending").fetchall()
         gone = [(key,) for key, base in entries if base is None]
         self.connection.executemany(f"DELETE FROM files WHERE {quote(self.unique)} = ?", gone)
         published = (
-            {self.unique: key, **empty, **_raw(base, kinds)} for key, base in entries if base is not None
+            {self.unique: key, **empty, **to_row(base, kinds)} for key, base in entries if base is not None
         )
         for some in chunks(published):
             upsert_rows(self.connection, self.unique, some)
 
-    # --- what others published
-
-    def apply(
-        self,
-        position: Position,
-        new_columns: Mapping[str, Kind],
-        records: Iterable[tuple[Key, Mapping[str, Any]]],
-        store: Mapping[str, str | None],
-    ) -> int:
-        """Apply one segment in one transaction: documents, columns, store and position, or nothing at all.
-
-        Changes that wait here for their publication are put on top again: their own columns keep the local value,
-        all others take the published one. Returns the number of records. Raises whatever `records` raises, and
-        `Misfit` for a value that is not of its column's kind.
-        """
-        total = 0
-        with atomic(self.connection):
-            self._declare(new_columns, position.revision)
-            kinds = self._all_kinds()
-            pending = self.pending_count() > 0
-            for some in chunks(records, weigh=lambda record: _weight(record[1])):
-                total += len(some)
-                if any(values.get("__deleted_reason") == PURGED for _, values in some):
-                    set_values(self.connection, "mmmeta_local", {_SCRUB: 1})
-                published = {key: _raw(values, kinds) for key, values in some}
-                rows = self._rebase(published, kinds) if pending else published
-                upsert_rows(
-                    self.connection,
-                    self.unique,
-                    ({self.unique: key, **row, "__revision": position.revision} for key, row in rows.items()),
-                )
-            self._write_store(store)
-            check(len(self.store()), cap("MMMETA_MAX_STORE_KEYS"), "store values in all")
-            self._write_position(position)
-        return total
-
-    def _rebase(self, published: dict[Key, Row], kinds: Mapping[str, Kind]) -> dict[Key, Row]:
-        keys = list(published)
-        marks = ",".join("?" * len(keys))
-        waiting = dict(
-            self.connection.execute(f"SELECT key, base FROM mmmeta_pending WHERE key IN ({marks})", keys)
-        )
-        if not waiting:
-            return published
-        here = rows_by_key(self.connection, self.unique, list(waiting))
-        now = format_time(utcnow())
-        for key, base_json in waiting.items():
-            if _is_purged(published[key]) and not _is_purged(here[key]):  # what waits here goes with it
-                published[key] = {**dict.fromkeys(self.kinds()), RESCUED: None, **published[key]}
-                self.connection.execute("DELETE FROM mmmeta_pending WHERE key = ?", (key,))
-                continue
-            before = _raw(base_json, kinds) if base_json else {}
-            base = {**before, **published[key]}
-            mine = left(here[key], before, base, kinds, now)
-            # The rest, bookkeeping too, is as published.
-            published[key] = {**dict.fromkeys(kinds), **base, **mine}
-            if mine:
-                kept = {n: to_json(v, kinds[n]) for n, v in base.items() if v is not None}
-                self.connection.execute(
-                    "UPDATE mmmeta_pending SET base = ? WHERE key = ?", (orjson.dumps(kept).decode(), key)
-                )
-            else:
-                self.connection.execute("DELETE FROM mmmeta_pending WHERE key = ?", (key,))
-        return published
-
-    def carry_over(self, older: Catalog) -> None:
-        """Take over what waits in another catalog of the same archive: pending changes and their columns."""
-        kinds = older._all_kinds()
-        columns = self.columns()
-        entries = older.connection.execute("SELECT key, base FROM mmmeta_pending").fetchall()
-        now = format_time(utcnow())
-        for some in chunks(entries):
-            keys = [key for key, _ in some]
-            here, published = older.rows(keys), self.rows(keys)
-            changes = []
-            for key, base in some:
-                mine = _fit_anew(here[key], kinds, columns)
-                before = _fit_anew(_raw(base or "{}", kinds), kinds, columns)
-                mine = left(mine, before, published.get(key, {}), mine.keys() | before.keys(), now)
-                if mine or key not in published:
-                    changes.append(Change(key, mine))
-            self.stage(changes, columns)
-
     # --- parts
 
-    def _all_kinds(self) -> dict[str, Kind]:
+    def all_kinds(self) -> dict[str, Kind]:
+        """Return the kind of each published column, bookkeeping included."""
         return {**PUBLISHED_BOOKKEEPING, **self.kinds()}
 
-    def _add_columns(self, added: Mapping[str, Kind], revision: int | None) -> None:
-        there = set(table_columns(self.connection, "files"))
-        for name, kind in added.items():
-            if name not in there:
-                self.connection.execute(f"ALTER TABLE files ADD COLUMN {quote(name)}")
-            self.connection.execute(
-                "INSERT INTO mmmeta_columns (name, kind, revision) VALUES (?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, revision = excluded.revision",
-                (name, kind, revision),
-            )
-
-    def _declare(self, declared: Mapping[str, Kind], revision: int) -> None:
-        """Take over columns that a segment declares; values that wait here under another kind move to `__rescued`."""
-        known = self.kinds()
-        check(len(known.keys() | declared.keys()), cap("MMMETA_MAX_COLUMNS"), "columns in all")
-        waiting = {fold(name): name for name in self.new_columns()}
-        for name, kind in declared.items():
-            other = waiting.get(fold(name), name)
-            if other != name:
-                self._give_up_column(other, known[other])
-            elif known.get(name, kind) != kind:
-                self._change_kind(name, known[name], kind)
-        self._add_columns(declared, revision)
-
-    def _give_up_column(self, name: str, kind: Kind) -> None:
-        """Move what waits here in a column that was published with another spelling to `__rescued`."""
-        column = quote(name)
-        rows = self.connection.execute(
-            f"SELECT {self.quoted_key}, {column}, {RESCUED} FROM files WHERE {column} IS NOT NULL"
-        ).fetchall()
-        for key, raw, rescued in rows:
-            kept = {**orjson.loads(rescued or "{}"), name: to_json(raw, kind)}
-            self.connection.execute(
-                f"UPDATE files SET {RESCUED} = ? WHERE {self.quoted_key} = ?",
-                (orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode(), key),
-            )
-        self.connection.execute("DELETE FROM mmmeta_columns WHERE name = ?", (name,))
-        self.connection.execute(f"ALTER TABLE files DROP COLUMN {column}")
-
-    def _change_kind(self, name: str, old: Kind, new: Kind) -> None:
-        column, key = quote(name), quote(self.unique)
-        rows = self.connection.execute(
-            f"SELECT {key}, {column}, {RESCUED} FROM files WHERE {column} IS NOT NULL"
-        ).fetchall()
-        for row_key, raw, rescued in rows:
-            value = decode(raw, old)
-            try:
-                raw = encode(value, new)
-            except Misfit:
-                raw = None
-                rescued = orjson.dumps(
-                    {**orjson.loads(rescued or "{}"), name: to_json(value, "text")}
-                ).decode()
-            self.connection.execute(
-                f"UPDATE files SET {column} = ?, {RESCUED} = ? WHERE {key} = ?", (raw, rescued, row_key)
-            )
-
-    def _write_store(self, store: Mapping[str, str | None]) -> None:
+    def write_store(self, store: Mapping[str, str | None]) -> None:
+        """Set published values of the store, raw texts by key (None: there is none any more)."""
         self.connection.executemany(
             "DELETE FROM mmmeta_store WHERE key = ?", [(key,) for key, text in store.items() if text is None]
         )
@@ -665,7 +487,8 @@ class Catalog:
             self.connection, "mmmeta_store", {k: text for k, text in store.items() if text is not None}
         )
 
-    def _write_position(self, position: Position) -> None:
+    def write_position(self, position: Position) -> None:
+        """Note how far the catalog has come now."""
         before = self.position
         note_digest(self.connection, before.revision, before.digest)
         set_values(
@@ -678,151 +501,3 @@ class Catalog:
                 "log_bytes": position.log_bytes,
             },
         )
-
-
-@contextmanager
-def open_catalog(path: Path, unique: str, *, max_columns: int = 500) -> Iterator[Catalog]:
-    """Open the catalog at `path`, made when missing, and close it at the end of the block.
-
-    Raises `CatalogError` when it is unreadable, of another format, or has another key column than `unique`.
-    """
-    with closing(connect(path, pragmas=_PRAGMAS)) as connection, explained_database(path):
-        if check_version(connection, path, VERSION) < VERSION:
-            bring_up_to_date(connection, path, Schema(partial(_create, unique=unique), STEPS))
-        found = check_catalog(connection, path)
-        if not found.tables >= _PRIVATE_TABLES:
-            with (
-                writable(path, "is a published copy that this metadir has to make its own first"),
-                atomic(connection),
-            ):
-                for statement in _statements(_PRIVATE_SCHEMA):
-                    connection.execute(statement)
-        if found.unique != unique and _is_empty(connection):
-            with atomic(connection):
-                _drop(connection)
-                _create(connection, unique)
-                set_format(connection, VERSION)
-        elif found.unique != unique:
-            raise CatalogError(
-                f"{path} is keyed by {found.unique!r}, but the configured key is {unique!r}: "
-                f"set metadata.unique to {found.unique!r}, "
-                "or use another path for a new archive"
-            )
-        yield Catalog(connection, path, unique, max_columns)
-
-
-def replace_catalog(path: Path, snapshot: Path, unique: str, *, max_columns: int = 500) -> None:
-    """Put a snapshot in the place of the catalog, keeping what waits here for its publication. Atomic.
-
-    `snapshot` lies in the same folder and is consumed.
-    """
-    if path.exists():
-        with (
-            open_catalog(snapshot, unique, max_columns=max_columns) as fresh,
-            open_catalog(path, unique, max_columns=max_columns) as older,
-        ):
-            fresh.carry_over(older)
-            if fresh.purged():
-                fresh.set_local(**{_SCRUB: 1})
-    else:
-        # What a killed process left of a catalog that was moved away; SQLite would roll it back into the snapshot.
-        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
-    fsync_file(snapshot)
-    snapshot.replace(path)
-
-
-def check_catalog(connection: sqlite3.Connection, path: Path) -> Looked:
-    """Raise `CatalogError` unless the database has the schema of a catalog and no more; it may have been copied here."""
-    return check_schema(connection, path, _SCHEMA + _PRIVATE_SCHEMA)
-
-
-def check_whole(path: Path, name: str) -> None:
-    """Raise `CatalogError`, which calls the file `name`, unless it is a closed database, whole, and as mmmeta writes one.
-
-    Its schema is looked at first: to check the content SQLite would run what a hostile one says.
-    """
-    with closing(connect(path, pragmas={})) as connection:
-        if check_version(connection, name, VERSION) == 0:
-            raise CatalogError(f"{name} is empty")
-        check_schema(connection, name, _SCHEMA)
-        check_content(connection, name)
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    """Whether there never was a document, so that the key column can still be another one."""
-    revision = get_value(connection, "mmmeta_info", "revision")
-    return not revision and connection.execute("SELECT 1 FROM files").fetchone() is None
-
-
-def _drop(connection: sqlite3.Connection) -> None:
-    for table in ("files", "mmmeta_info", "mmmeta_columns", "mmmeta_store"):
-        connection.execute(f"DROP TABLE {table}")
-
-
-def _create(connection: sqlite3.Connection, unique: str) -> None:
-    for statement in _statements(_SCHEMA.format(key=quote(unique)) + _PRIVATE_SCHEMA):
-        connection.execute(statement)
-    set_values(connection, "mmmeta_info", {"unique": unique, "revision": 0})
-
-
-def _statements(script: str) -> list[str]:
-    return [statement for statement in script.split(";") if statement.strip()]
-
-
-def _fit_anew(row: Row, kinds: Mapping[str, Kind], columns: Columns) -> Row:
-    """Return a raw row for a table where a column may be of another kind: what does not fit moves to `__rescued`."""
-    document = {
-        name: decode(row[name], kind)
-        for name, kind in kinds.items()
-        if name not in PUBLISHED_BOOKKEEPING and row.get(name) is not None
-    }
-    fitted = columns.fit(document)
-    kept = Fitted(rescued={**rescued_of(row), **fitted.rescued})
-    return {
-        **{name: row.get(name) for name in PUBLISHED_BOOKKEEPING},
-        **fitted.row,
-        RESCUED: kept.rescued_json(),
-    }
-
-
-def _base(row: Row, kinds: Mapping[str, Kind]) -> str:
-    """Return a published row in the log's JSON form."""
-    kept = {name: to_json(row[name], kind) for name, kind in kinds.items() if row.get(name) is not None}
-    return orjson.dumps(kept).decode()
-
-
-def _is_purged(row: Mapping[str, Any] | None) -> bool:
-    return row is not None and row.get("__deleted_reason") == PURGED
-
-
-def _delta(row: Row, base: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """Return the columns of `row` that differ from the published `base`, in the log's JSON form."""
-    delta = {}
-    for name, kind in kinds.items():
-        raw = row.get(name)
-        if raw is None and base.get(name) is None:
-            continue
-        value = to_json(raw, kind)
-        if not same(value, base.get(name)):
-            delta[name] = value
-    return delta
-
-
-def _weight(value: Any) -> int:
-    """Return about how many bytes a value of JSON takes in memory. The reader has bounded its depth."""
-    if isinstance(value, str):
-        return 50 + len(value)
-    if isinstance(value, dict):
-        return 100 + sum(100 + len(name) + _weight(one) for name, one in value.items())
-    return 60 + sum(map(_weight, value)) if isinstance(value, list) else 30
-
-
-def _raw(values: str | Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
-    """Return raw values of the log's JSON form. Raises `Misfit` for a column that was never declared."""
-    loaded: Mapping[str, Any] = orjson.loads(values) if isinstance(values, str) else values
-    if not isinstance(loaded.get(RESCUED) or {}, Mapping):
-        raise Misfit(f"{RESCUED} is no object")
-    try:
-        return {name: from_json(value, kinds[name]) for name, value in loaded.items()}
-    except KeyError as error:
-        raise Misfit(f"column {error} was never declared") from None
