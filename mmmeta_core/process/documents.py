@@ -6,8 +6,9 @@ from typing import Any
 
 from mmmeta_core.database.work import LEASE_SECONDS, On, OnChange
 from mmmeta_core.files import Files
+from mmmeta_core.process.due import left, shares
 from mmmeta_core.process.results import Left, ProcessResult, Share
-from mmmeta_core.process.run import left, process, shares
+from mmmeta_core.process.run import process
 from mmmeta_core.process.settings import Handler, ProcessOptions
 from mmmeta_core.trouble import explained_database
 from mmmeta_core.types import Progress
