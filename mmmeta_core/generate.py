@@ -39,7 +39,7 @@ _BATCH_SECONDS: Final = 10.0
 """A transaction ends after so long. Each one writes most pages of the indexes again, so short ones make large catalogs slow;
 who is killed in a long one does its files again, and who reads the catalog may have to wait for its end."""
 _TOGETHER: Final = 100
-"""Documents that are read before they are written: few enough for the caches of the CPU, 500 take up to a tenth longer."""
+"""Documents that are read before they are written: few enough to be in the CPU's caches still when they are."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RACY_NS: Final = 2_000_000_000
 _PROGRESS_SECONDS: Final = 5.0

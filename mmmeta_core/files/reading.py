@@ -21,8 +21,7 @@ Rows = tuple[Sequence[str], Generator[Sequence[Sequence[Any]], None, None]]
 """The names of the columns, and the rows, some at a time."""
 
 _TOGETHER: Final = 100
-"""Rows of an SQLite file that are held at once: of more, the next ones find no memory that is still in the caches, and the
-garbage collector looks through those that are held, so that a thousand take a third longer."""
+"""Rows of an SQLite file that are held at once: few enough for the next ones to find their memory in the CPU's caches."""
 
 
 class Reading(ABC):

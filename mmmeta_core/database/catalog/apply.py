@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from mmmeta_core.database.catalog.catalog import SCRUB, Change, Position
 from mmmeta_core.database.catalog.kinds import declare
-from mmmeta_core.database.catalog.log_form import is_purged, to_row, weight
+from mmmeta_core.database.catalog.log_form import is_purged, to_base, to_row, weight
 from mmmeta_core.database.columns import PUBLISHED_BOOKKEEPING, PURGED, RESCUED, Columns, Fitted
 from mmmeta_core.database.rebase import left, rescued_of
 from mmmeta_core.database.sqlite import atomic, chunks, rows_by_key, set_values, upsert_rows
 from mmmeta_core.limits import cap, check
-from mmmeta_core.types import Key, Kind, Row, decode, format_time, to_json, utcnow
+from mmmeta_core.types import Key, Kind, Row, decode, format_time, utcnow
 
 if TYPE_CHECKING:
     from mmmeta_core.database.catalog.catalog import Catalog
@@ -76,9 +74,8 @@ def _rebase(catalog: Catalog, published: dict[Key, Row], kinds: Mapping[str, Kin
         # The rest, bookkeeping too, is as published.
         published[key] = {**dict.fromkeys(kinds), **base, **mine}
         if mine:
-            kept = {n: to_json(v, kinds[n]) for n, v in base.items() if v is not None}
             catalog.connection.execute(
-                "UPDATE mmmeta_pending SET base = ? WHERE key = ?", (orjson.dumps(kept).decode(), key)
+                "UPDATE mmmeta_pending SET base = ? WHERE key = ?", (to_base(base, kinds), key)
             )
         else:
             catalog.connection.execute("DELETE FROM mmmeta_pending WHERE key = ?", (key,))
